@@ -1,0 +1,10 @@
+"""The one exception that a user is meant to read."""
+
+
+class UserError(ValueError):
+    """Bad input from outside: a configuration value, a file, a ROM name.
+
+    The message is a single line that names the key or the file, says what is wrong with it and
+    how to mend it. The command line prints that line without a traceback and exits with status 2.
+    Programming mistakes inside the suite raise ordinary exceptions instead.
+    """
