@@ -8,3 +8,9 @@ class UserError(ValueError):
     how to mend it. The command line prints that line without a traceback and exits with status 2.
     Programming mistakes inside the suite raise ordinary exceptions instead.
     """
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `UserError(message)` unless `condition` holds: for range checks of configurations."""
+    if not condition:
+        raise UserError(message)

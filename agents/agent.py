@@ -1,0 +1,243 @@
+"""The agent: acts, remembers, learns.
+
+    agent.begin_task(game, mask)
+    actions = agent.act(obs)            # while the emulators run, agent.learn()
+    agent.observe(transition)
+    agent.end_task(obs)
+
+Shapes: N environments, A actions, B batch.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from agents import schedules
+from agents.config import AgentConfig
+from agents.encoders import EncoderConfig, make_encoder
+from agents.learner import Learner, LearnerInputs, LearnerOutputs
+from agents.losses import masked_argmax
+from agents.network import QNetwork
+from memory import Batch, ReplayBuffer
+
+
+class Transition(NamedTuple):
+    """One vector step, N environments."""
+
+    obs_tm1: np.ndarray  # [N, 4, 84, 84] uint8
+    action: np.ndarray  # [N] int64
+    reward: np.ndarray  # [N] float32, raw
+    terminated: np.ndarray  # [N] bool
+    truncated: np.ndarray  # [N] bool
+    first: np.ndarray  # [N] bool: obs_tm1 opens an episode
+    final_obs: np.ndarray | None  # [N, 4, 84, 84] uint8, rows valid where truncated
+
+
+class Agent:
+    """Reactive value learner on a sequence of games.
+
+    Args:
+        config: values of the agent.
+        encoder: values of the encoder.
+        num_actions: width A of the output, shared by all games.
+        num_games: how many distinct games the sequence has.
+        total_steps: agent steps of the whole run; the importance exponent is annealed over it.
+        seed: integer, split into named generators; no global generator is read.
+        device: torch device.
+        cuda_graph: capture the update as one CUDA graph (CUDA only).
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        encoder: EncoderConfig,
+        num_actions: int,
+        num_games: int,
+        total_steps: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        cuda_graph: bool = False,
+    ) -> None:
+        self.config, self.total_steps = config, total_steps
+        self.device = torch.device(device)
+        seeds = np.random.SeedSequence(seed).spawn(4)
+        self.explore_rng = np.random.default_rng(seeds[0])
+        self.sample_rng = np.random.default_rng(seeds[1])
+        init_seed, noise_seed = (int(s.generate_state(1)[0]) for s in seeds[2:])
+        with torch.random.fork_rng(devices=[]):  # layers' own initialisers know no generator
+            torch.random.default_generator.manual_seed(init_seed)
+            network = QNetwork(make_encoder(encoder), num_actions, config)
+        self.network = network.to(self.device)
+        target = copy.deepcopy(self.network)
+        self.learner = Learner(self.network, target, config, encoder.target_rate, cuda_graph)
+        self.noise = torch.Generator(self.device).manual_seed(noise_seed)
+        self.replay = ReplayBuffer(
+            config.replay_capacity,
+            config.num_envs,
+            config.n_step_max,
+            prioritised=config.prioritised,
+            alpha=config.priority_alpha,
+        )
+        self.masks = torch.ones(num_games, num_actions, dtype=torch.bool, device=self.device)
+        self.game = 0
+        self.first_visit = True
+        self.steps = 0  # agent steps of the run
+        self.game_steps = [0] * num_games  # agent steps in each game
+        self.last: LearnerOutputs | None = None
+
+    # -- tasks ----------------------------------------------------------------------------------
+    def begin_task(self, game: int, mask: np.ndarray) -> None:
+        """The game with this index starts now; mask [A] marks the actions it has."""
+        self.game = game
+        self.masks[game] = torch.as_tensor(mask, device=self.device)
+
+    def end_task(self, obs: np.ndarray) -> None:
+        """The task stops at obs [N, 4, 84, 84]; running episodes bootstrap from there."""
+        self.replay.cut(obs)
+
+    # -- acting ---------------------------------------------------------------------------------
+    def epsilon(self) -> float:
+        """Probability of a random action: annealed once for every game."""
+        c = self.config
+        return schedules.linear(
+            c.epsilon_start, c.epsilon_end, c.epsilon_decay, self.game_steps[self.game]
+        )
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """Epsilon-greedy actions [N] for obs [N, 4, 84, 84]."""
+        rng, count = self.explore_rng, len(obs)
+        epsilon = 0.0 if self.config.noisy else self.epsilon()
+        allowed = np.flatnonzero(self.masks[self.game].cpu().numpy())
+        random = rng.random(count) < epsilon
+        actions = allowed[rng.integers(len(allowed), size=count)]
+        if self.steps < self.config.learn_start or random.all():
+            return actions  # nothing learned yet, or nothing to ask the network for
+        if self.config.noisy:
+            self.network.resample_noise(self.noise)
+        greedy = self.greedy(obs, self.game, self.config.act_with_target)
+        return np.where(random, actions, greedy)
+
+    @torch.no_grad()
+    def greedy(self, obs: np.ndarray, game: int, target: bool = False) -> np.ndarray:
+        """Greedy actions [N] in the game with this index."""
+        network = self.learner.target if target else self.network
+        q = network(torch.from_numpy(obs).to(self.device)).q
+        return masked_argmax(q, self.masks[game].expand_as(q)).cpu().numpy()
+
+    def eval_policy(self, obs: np.ndarray, game: int) -> np.ndarray:
+        """The policy that evaluations judge: greedy, without noise; changes no state."""
+        network = self.learner.target if self.config.act_with_target else self.network
+        noise = {k: v.clone() for k, v in network.named_buffers() if "noise_" in k}
+        network.quiet()
+        try:
+            return self.greedy(obs, game, self.config.act_with_target)
+        finally:
+            for name, buffer in network.named_buffers():
+                if name in noise:
+                    buffer.copy_(noise[name])
+
+    # -- learning -------------------------------------------------------------------------------
+    def observe(self, transition: Transition) -> None:
+        self.replay.add(
+            transition.obs_tm1,
+            transition.action,
+            transition.reward,
+            transition.terminated,
+            transition.truncated,
+            transition.first,
+            self.game,
+            final_obs=transition.final_obs,
+        )
+        count = len(transition.action)
+        self.steps += count
+        self.game_steps[self.game] += count
+
+    def updates_due(self) -> int:
+        """Optimiser updates that the fixed update ratio still owes at the present step."""
+        if self.steps < self.config.learn_start:
+            return 0
+        owed = int((self.steps - self.config.learn_start) * self.config.updates_per_step)
+        return max(0, owed - self.learner.updates)
+
+    def learn(self) -> None:
+        """Make the updates that are due."""
+        for _ in range(self.updates_due()):
+            if len(self.replay) < self.config.batch_size:
+                return
+            self._update()
+
+    def _update(self) -> None:
+        c, learner = self.config, self.learner
+        beta = schedules.linear(c.priority_beta, 1.0, self.total_steps, self.steps)
+        batch = self.replay.sample(
+            c.batch_size, learner.n_step(), self.sample_rng, beta=beta, shift=c.shift
+        )
+        if c.noisy:
+            self.network.resample_noise(self.noise)
+            learner.target.resample_noise(self.noise)
+        self.last = learner.update(self._to_device(batch, learner.gamma()))
+        if self.device.type == "cpu":
+            learner.check_finite(self.last)
+        if c.prioritised:
+            self.replay.update_priorities(batch.indices, self.last.priority.cpu().numpy())
+
+    def _to_device(self, batch: Batch, gamma: float) -> LearnerInputs:
+        # The window is padded to its longest length, so that shapes never change in a run.
+        rewards = np.zeros((len(batch.steps), self.config.n_step_max), np.float32)
+        rewards[:, : batch.rewards.shape[1]] = batch.rewards
+
+        def put(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+        return LearnerInputs(
+            put(batch.obs_tm1),
+            put(batch.action_tm1),
+            put(rewards),
+            put(batch.steps),
+            put(batch.terminated),
+            put(batch.obs_t),
+            self.masks[put(batch.task)],
+            put(batch.weights),
+            torch.tensor(gamma, dtype=torch.float32).to(self.device),
+        )
+
+    def diagnostics(self) -> dict[str, float]:
+        """Numbers of the last update and of the schedules, for the log."""
+        out = {"agent/epsilon": self.epsilon(), "agent/replay": float(len(self.replay))}
+        if self.last is None:
+            return out
+        self.learner.check_finite(self.last)
+        out |= {"agent/n_step": float(self.learner.n_step()), "agent/gamma": self.learner.gamma()}
+        for name, value in self.last.scalars.items():
+            if name in ("rates", "spikes"):
+                for layer, v in zip(self.network.encoder.layer_names, value.tolist()):
+                    out[f"spikes/{name[:-1]}/{layer}"] = v
+            else:
+                out[f"loss/{name}"] = value.item()
+        return out
+
+    # -- state ----------------------------------------------------------------------------------
+    def state_dict(self) -> dict:
+        return {
+            "learner": self.learner.state_dict(),
+            "masks": self.masks.cpu(),
+            "game": self.game,
+            "steps": self.steps,
+            "game_steps": list(self.game_steps),
+            "explore_rng": self.explore_rng.bit_generator.state,
+            "sample_rng": self.sample_rng.bit_generator.state,
+            "noise": self.noise.get_state(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.learner.load_state_dict(state["learner"])
+        self.masks.copy_(state["masks"])
+        self.game, self.steps = state["game"], state["steps"]
+        self.game_steps = list(state["game_steps"])
+        self.explore_rng.bit_generator.state = state["explore_rng"]
+        self.sample_rng.bit_generator.state = state["sample_rng"]
+        self.noise.set_state(state["noise"])

@@ -1,0 +1,112 @@
+"""Configuration of the value-learning agent: one frozen dataclass, checked when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from errors import require
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Values of one agent. The presets are `configs/agent/*.yaml`; sources are named there.
+
+    Schedules count agent steps of the whole run (all tasks) unless the comment says otherwise.
+    """
+
+    name: str = "reactive"
+
+    # -- targets ------------------------------------------------------------------------------
+    n_step_start: int = 10  # steps; n-step return at the first update
+    n_step_end: int = 3  # steps; after the anneal
+    gamma_start: float = 0.97  # 1 / agent step
+    gamma_end: float = 0.997  # 1 / agent step
+    anneal_updates: int = 10_000  # optimiser updates over which n and gamma move (exponentially)
+    double: bool = True  # action of the bootstrap chosen by the online network (van Hasselt 2016)
+    reward_transform: str = "clip"  # clip: to [-1, 1]; none: raw rewards
+
+    # -- network ------------------------------------------------------------------------------
+    atoms: int = 51  # C51 atoms (Bellemare 2017); 1 = a plain scalar Q-value
+    v_min: float = -10.0  # return; lower end of the C51 support
+    v_max: float = 10.0  # return; upper end of the C51 support
+    dueling: bool = True  # value + advantage streams (Wang 2016)
+    noisy: bool = False  # factorised noisy linear layers instead of epsilon (Fortunato 2018)
+    noisy_sigma: float = 0.5  # sigma_0 of the noisy layers
+    hidden: int = 512  # units of each stream's hidden layer
+
+    # -- optimisation -------------------------------------------------------------------------
+    learning_rate: float = 1e-4  # Adam step size
+    adam_eps: float = 1.5e-4  # Adam epsilon
+    weight_decay: float = 0.0  # AdamW decay (decoupled), per unit of learning rate
+    max_grad_norm: float = 10.0  # global norm; 0 = no clipping
+    batch_size: int = 32  # transitions an update
+    updates_per_step: float = 1.0  # optimiser updates per agent step: the fixed update ratio
+    learn_start: int = 1_600  # agent steps before the first update
+    target_period: int = 1  # updates between two target updates
+    target_tau: float = 0.005  # share of the online weights mixed in at each; 1 = hard copy
+    act_with_target: bool = False  # greedy actions from the target network (BBF) or the online one
+
+    # -- exploration --------------------------------------------------------------------------
+    epsilon_start: float = 1.0  # probability of a random action when a game is first met
+    epsilon_end: float = 0.01  # probability afterwards
+    epsilon_decay: int = 2_500  # agent steps of the game's first visit, linear
+    eval_epsilon: float = 0.001  # probability of a random action in evaluations
+
+    # -- data ---------------------------------------------------------------------------------
+    num_envs: int = 4  # emulators stepped together
+    replay_capacity: int = 100_000  # transitions, all games together, oldest overwritten
+    prioritised: bool = False  # proportional prioritised replay (Schaul 2016)
+    priority_alpha: float = 0.5  # exponent on priorities
+    priority_beta: float = 0.4  # importance exponent at the start; annealed to 1 over the run
+    shift: int = 4  # pixels; random-shift augmentation (replicate padding and crop); 0 = off
+
+    # -- spikes -------------------------------------------------------------------------------
+    spike_rate_weight: float = 1.0  # weight of the penalty on (rate - target)^2, a sum over layers
+
+    def __post_init__(self) -> None:
+        at_least_one = (
+            "n_step_start n_step_end atoms hidden batch_size target_period num_envs anneal_updates"
+        )
+        for key in at_least_one.split():
+            value = getattr(self, key)
+            require(value >= 1, f"agent.{key}={value} must be at least 1")
+        for key in (
+            "epsilon_start epsilon_end eval_epsilon gamma_start gamma_end priority_alpha "
+            "priority_beta"
+        ).split():
+            value = getattr(self, key)
+            require(0 <= value <= 1, f"agent.{key}={value} must lie between 0 and 1")
+        for key in (
+            "weight_decay max_grad_norm learn_start epsilon_decay spike_rate_weight noisy_sigma"
+        ).split():
+            value = getattr(self, key)
+            require(value >= 0, f"agent.{key}={value} must not be negative")
+        require(self.learning_rate > 0, "agent.learning_rate must be above 0")
+        require(self.adam_eps > 0, "agent.adam_eps must be above 0")
+        require(0 < self.target_tau <= 1, "agent.target_tau must lie in (0, 1]")
+        require(self.updates_per_step > 0, "agent.updates_per_step must be above 0")
+        require(self.v_min < self.v_max, "agent.v_min must be below agent.v_max")
+        require(0 <= self.shift <= 20, "agent.shift must lie between 0 and 20 pixels")
+        require(
+            self.reward_transform in ("clip", "none"),
+            f"agent.reward_transform={self.reward_transform} is not one of clip, none",
+        )
+        require(
+            self.learn_start >= self.batch_size,
+            "agent.learn_start must be at least agent.batch_size",
+        )
+        floor = 4 * (self.n_step_max + 8) * self.num_envs
+        require(
+            self.replay_capacity >= floor,
+            f"agent.replay_capacity={self.replay_capacity} is too small for agent.num_envs="
+            f"{self.num_envs} streams; set it to at least {floor}",
+        )
+        require(
+            not (self.noisy and self.epsilon_end > 0),
+            "agent.noisy=true explores by its own noise: set agent.epsilon_end=0",
+        )
+
+    @property
+    def n_step_max(self) -> int:
+        """Longest n-step return the schedule ever asks for."""
+        return max(self.n_step_start, self.n_step_end)

@@ -1,0 +1,203 @@
+"""One optimiser step: a batch in, the loss down, the target network along.
+
+Shapes: B batch, n reward window, A actions, Z atoms.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from agents import losses, schedules
+from agents.config import AgentConfig
+from agents.network import QNetwork
+from errors import UserError
+
+
+class LearnerInputs(NamedTuple):
+    """A batch as tensors on the learner's device; every shape is fixed for a whole run."""
+
+    obs_tm1: Tensor  # [B, 4, 84, 84] uint8
+    action_tm1: Tensor  # [B] int64
+    rewards: Tensor  # [B, n] float32, raw
+    steps: Tensor  # [B] int64
+    terminated: Tensor  # [B] bool
+    obs_t: Tensor  # [B, 4, 84, 84] uint8
+    mask_t: Tensor  # [B, A] bool, actions of that transition's game
+    weights: Tensor  # [B] float32
+    gamma: Tensor  # [] float32
+
+
+class LearnerOutputs(NamedTuple):
+    """Detached results of an update; scalars are 0-d tensors, so that nothing waits for a GPU."""
+
+    priority: Tensor  # [B] absolute TD error, or cross entropy for a distributional head
+    scalars: dict[str, Tensor]
+
+
+class Learner:
+    """Owns optimiser and target network of a `QNetwork`.
+
+    `update(inputs)` makes one AdamW step on the n-step (distributional) double-Q loss plus the
+    spike-rate penalty, and moves the target network.
+    """
+
+    def __init__(
+        self,
+        network: QNetwork,
+        target: QNetwork,
+        config: AgentConfig,
+        target_rate: float,
+        cuda_graph: bool = False,
+    ) -> None:
+        self.network, self.target, self.config = network, target, config
+        self.target_rate = target_rate
+        self.updates = 0
+        target.load_state_dict(network.state_dict())
+        target.requires_grad_(False)
+        self.params = [p for p in network.parameters() if p.requires_grad]
+        device = self.params[0].device
+        self.optimiser = torch.optim.AdamW(
+            [
+                # Gains, biases, leaks and thresholds are not weights to be shrunk.
+                {"params": [p for p in self.params if p.ndim > 1]},
+                {"params": [p for p in self.params if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+            eps=config.adam_eps,
+            weight_decay=config.weight_decay,
+            fused=True,
+            capturable=device.type == "cuda",
+        )
+        self._pairs = (list(target.parameters()), list(network.parameters()))
+        self._graph = _GraphedStep(self._step) if cuda_graph else None
+
+    def n_step(self) -> int:
+        """Length of the n-step return at the present update."""
+        c = self.config
+        n = schedules.exponential(c.n_step_start, c.n_step_end, c.anneal_updates, self.updates)
+        return round(n)
+
+    def gamma(self) -> float:
+        c = self.config
+        return schedules.discount_schedule(
+            c.gamma_start, c.gamma_end, c.anneal_updates, self.updates
+        )
+
+    def update(self, inputs: LearnerInputs) -> LearnerOutputs:
+        step = self._graph or self._step
+        outputs = step(inputs)
+        self.updates += 1
+        if self.updates % self.config.target_period == 0:
+            torch._foreach_lerp_(*self._pairs, self.config.target_tau)
+        return outputs
+
+    def _step(self, inputs: LearnerInputs) -> LearnerOutputs:
+        loss, outputs = self.loss(inputs)
+        self.optimiser.zero_grad(set_to_none=self._graph is None)
+        loss.backward()
+        if self.config.max_grad_norm > 0:
+            norm = torch.nn.utils.clip_grad_norm_(
+                self.params, self.config.max_grad_norm, foreach=True
+            )
+            outputs.scalars["grad_norm"] = norm
+        self.optimiser.step()
+        return outputs
+
+    def loss(self, inputs: LearnerInputs) -> tuple[Tensor, LearnerOutputs]:
+        """Total loss (scalar, differentiable) and the detached numbers worth logging."""
+        config = self.config
+        r = inputs.rewards
+        if config.reward_transform == "clip":
+            r = r.clamp(-1.0, 1.0)
+        r_t, discount_t = losses.n_step_return(r, inputs.steps, inputs.terminated, inputs.gamma)
+        with torch.no_grad():
+            next_target = self.target(inputs.obs_t)
+            q_select = self.network(inputs.obs_t).q if config.double else next_target.q
+        out = self.network(inputs.obs_tm1)
+        rows = torch.arange(len(r), device=r.device)
+        chosen = out.logits[rows, inputs.action_tm1]  # [B, Z]
+        if config.atoms == 1:
+            target = losses.double_q_targets(
+                next_target.q, q_select, inputs.mask_t, r_t, discount_t
+            )
+            error = target - chosen[:, 0]
+            td, priority = losses.huber(error), error.abs()
+        else:
+            a_t = losses.masked_argmax(q_select, inputs.mask_t)
+            probs = torch.softmax(next_target.logits[rows, a_t], 1)  # [B, Z]
+            target = losses.categorical_projection(
+                probs, r_t, discount_t, self.network.support
+            )
+            td = losses.categorical_cross_entropy(chosen, target)
+            priority = td
+        td_loss = (inputs.weights * td).mean()
+        total = td_loss
+        scalars = {"td": td_loss.detach(), "q": out.q.detach().mean()}
+        if out.encoding.rates.requires_grad and config.spike_rate_weight > 0:
+            penalty = losses.spike_rate_penalty(out.encoding.rates, self.target_rate)
+            total = total + config.spike_rate_weight * penalty
+            scalars["spike_rate"] = penalty.detach()
+        scalars["total"] = total.detach()
+        scalars["rates"] = out.encoding.rates.detach()
+        scalars["spikes"] = out.encoding.spikes.detach()
+        return total, LearnerOutputs(priority.detach(), scalars)
+
+    def check_finite(self, outputs: LearnerOutputs) -> None:
+        """Raise `UserError` when the loss is no longer a number."""
+        if not torch.isfinite(outputs.scalars["total"]):
+            raise UserError(
+                f"loss/total became {outputs.scalars['total'].item()} at update {self.updates}: "
+                "lower agent.learning_rate or set agent.max_grad_norm; the last checkpoint of the "
+                "run is from before it and was kept"
+            )
+
+    def state_dict(self) -> dict:
+        return {
+            "network": self.network.state_dict(),
+            "target": self.target.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.network.load_state_dict(state["network"])
+        self.target.load_state_dict(state["target"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.updates = state["updates"]
+
+
+class _GraphedStep:
+    """The whole update as one CUDA graph: launch overhead is most of the cost of small networks.
+
+    Inputs are copied into fixed tensors, outputs are overwritten by the next call. The first calls
+    run eagerly, as warm-up that PyTorch requires before a capture.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, step) -> None:
+        self.step = step
+        self.calls = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, inputs: LearnerInputs) -> LearnerOutputs:
+        if self.graph is None:
+            self.calls += 1
+            if self.calls <= self.WARM_UP:
+                stream = torch.cuda.Stream()
+                stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(stream):
+                    outputs = self.step(inputs)
+                torch.cuda.current_stream().wait_stream(stream)
+                return outputs
+            self.inputs = LearnerInputs(*(t.clone() for t in inputs))
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.outputs = self.step(self.inputs)
+        for fixed, new in zip(self.inputs, inputs):
+            fixed.copy_(new, non_blocking=True)
+        self.graph.replay()
+        return self.outputs

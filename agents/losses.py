@@ -1,0 +1,99 @@
+"""Losses as pure functions of tensors.
+
+Shapes: B batch, n reward window, A actions, Z atoms, K spiking layers. Time suffixes as in rlax:
+`_tm1` is the state an action was taken in, `_t` the state the target bootstraps from. Every loss
+takes `discount_t`, never `done`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def n_step_return(
+    rewards: Tensor,  # [B, n] already transformed
+    steps: Tensor,  # [B] number of rewards that count, 1..n
+    terminated: Tensor,  # [B] bool: the episode ended within those steps
+    gamma: Tensor | float,
+) -> tuple[Tensor, Tensor]:
+    """n-step return and the discount of its bootstrap (Sutton & Barto 2018, eq. 7.1).
+
+    r_t = sum_{i < steps} gamma^i rewards_i and discount_t = gamma^steps, 0 where terminated. A
+    window cut short by a truncation bootstraps from its last observation with gamma^steps.
+
+    Returns:
+        r_t [B], discount_t [B].
+    """
+    _same_batch(rewards[:, 0], steps, terminated)
+    index = torch.arange(rewards.shape[1], device=rewards.device)  # [n]
+    gamma = torch.as_tensor(gamma, dtype=rewards.dtype, device=rewards.device)
+    powers = torch.where(index < steps[:, None], gamma**index, 0.0)  # [B, n]
+    discount_t = torch.where(terminated, 0.0, gamma**steps)
+    return (rewards * powers).sum(1), discount_t
+
+
+def double_q_targets(
+    q_t_value: Tensor,  # [B, A] network that evaluates
+    q_t_select: Tensor,  # [B, A] network that selects
+    mask_t: Tensor,  # [B, A] bool, actions that exist in that game
+    r_t: Tensor,  # [B]
+    discount_t: Tensor,  # [B]
+) -> Tensor:
+    """Scalar double-Q target r + discount * Q_value(s, argmax Q_select) (van Hasselt 2016, eq. 4).
+
+    Returns [B]; no gradient flows through it.
+    """
+    a_t = masked_argmax(q_t_select, mask_t)  # [B]
+    value = q_t_value.gather(1, a_t[:, None])[:, 0]
+    return (r_t + discount_t * value).detach()
+
+
+def categorical_projection(
+    probs: Tensor,  # [B, Z] distribution at s_t
+    r_t: Tensor,  # [B]
+    discount_t: Tensor,  # [B]
+    support: Tensor,  # [Z] equally spaced
+) -> Tensor:
+    """Project r + discount * z onto the support (Bellemare 2017, algorithm 1). Returns [B, Z].
+
+    Written with the triangular kernel: mass at target position x goes to atom z_i with weight
+    max(0, 1 - |x - z_i| / delta), which needs no index arithmetic.
+    """
+    v_min, v_max = support[0], support[-1]
+    delta = support[1] - support[0]
+    moved = (r_t[:, None] + discount_t[:, None] * support).clamp(v_min, v_max)  # [B, Z]
+    kernel = (1 - (moved[:, None, :] - support[None, :, None]).abs() / delta).clamp_min(0)
+    return torch.einsum("bij,bj->bi", kernel, probs).detach()  # [B, Z]
+
+
+def categorical_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy of `softmax(logits)` [B, Z] against `target` [B, Z]. Returns [B]."""
+    return -(target * torch.log_softmax(logits, 1)).sum(1)
+
+
+def huber(error: Tensor, delta: float = 1.0) -> Tensor:
+    """Huber loss of an error [B]: quadratic within `delta`, linear outside. Returns [B]."""
+    absolute = error.abs()
+    quadratic = absolute.clamp_max(delta)
+    return 0.5 * quadratic**2 + delta * (absolute - quadratic)
+
+
+def spike_rate_penalty(rates: Tensor, target_rate: float) -> Tensor:
+    """Sum over layers of the squared relative distance of firing rate to target. Scalar.
+
+    rates [K] are mean spikes per neuron and time step; (rate / target - 1)^2 makes the weight mean
+    the same for any target.
+    """
+    return ((rates / target_rate - 1.0) ** 2).sum()
+
+
+def masked_argmax(q: Tensor, mask: Tensor) -> Tensor:
+    """Greedy action [B] among those that `mask` [B, A] allows in q [B, A]."""
+    return q.masked_fill(~mask, -torch.inf).argmax(1)
+
+
+def _same_batch(*tensors: Tensor) -> None:
+    sizes = {t.shape[0] for t in tensors}
+    if len(sizes) != 1:
+        raise ValueError(f"batch sizes differ: {sorted(sizes)}")

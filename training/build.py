@@ -1,0 +1,65 @@
+"""Puts the parts of training together from a configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents.agent import Agent
+from envs import Task, make_vector_env
+from errors import UserError
+from training.config import RunConfig
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes CUDA where there is one. Raises UserError when CUDA is asked for in vain."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: this PyTorch sees no CUDA device; use device=cpu")
+    return torch.device(name)
+
+
+def named_seeds(seed: int) -> dict[str, int]:
+    """One seed, split into independent named ones."""
+    names = ("agent", "env", "eval")
+    children = np.random.SeedSequence(seed).spawn(len(names))
+    return {n: int(c.generate_state(1)[0]) for n, c in zip(names, children)}
+
+
+def shared_outputs(config: RunConfig) -> bool:
+    """A sequence shares 18 outputs; a single game has those of its protocol's action set."""
+    return len(config.sequence.games) > 1 or config.protocol.actions == "full"
+
+
+def make_training_env(config: RunConfig, task: Task, visit: int) -> Any:
+    """The environment of the visit with this index; its seeds are its own."""
+    seed = np.random.SeedSequence([named_seeds(config.seed)["env"], visit]).generate_state(1)[0]
+    return make_vector_env(
+        task,
+        config.protocol,
+        config.agent.num_envs,
+        int(seed),
+        num_threads=config.device.emulator_threads,
+        full_actions=shared_outputs(config),
+    )
+
+
+def build_agent(config: RunConfig, device: torch.device) -> Agent:
+    """The agent, with as many outputs as the sequence needs."""
+    tasks = config.sequence.tasks()
+    env = make_training_env(config, tasks[0], 0)
+    num_actions = env.num_actions
+    env.close()
+    return Agent(
+        config.agent,
+        config.encoder,
+        num_actions,
+        len(tasks.games),
+        total_steps=sum(task.steps for task in tasks),
+        seed=named_seeds(config.seed)["agent"],
+        device=device,
+        cuda_graph=config.device.cuda_graph and device.type == "cuda",
+    )

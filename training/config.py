@@ -1,0 +1,190 @@
+"""The whole configuration of a run: Hydra composes it, this file types and checks it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from agents.config import AgentConfig
+from agents.encoders import EncoderConfig
+from envs import ProtocolConfig, Task, TaskSequence
+from errors import UserError, require
+
+CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
+
+
+@dataclass(frozen=True)
+class SequenceConfig:
+    """Games in the order they are trained: `rom`, or `rom-m3` and `rom-m3-d1` for a mode and
+    difficulty of the cartridge."""
+
+    games: list[str] = field(default_factory=lambda: ["road_runner", "krull", "boxing"])
+    steps_per_task: int = 100_000  # agent steps of each visit (1 agent step = 4 frames)
+    cycles: int = 1  # how often the whole list is gone through
+
+    def __post_init__(self) -> None:
+        require(len(self.games) > 0, "sequence.games is empty: name at least one ROM")
+        require(
+            self.steps_per_task >= 1,
+            f"sequence.steps_per_task={self.steps_per_task} must be at least 1",
+        )
+        require(self.cycles >= 1, f"sequence.cycles={self.cycles} must be at least 1")
+
+    def tasks(self) -> TaskSequence:
+        return TaskSequence(
+            tuple(Task.parse(game, self.steps_per_task) for game in self.games), self.cycles
+        )
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """All games of the sequence are evaluated at a fixed interval."""
+
+    every: int = 10_000  # agent steps between two evaluations
+    episodes: int = 10  # complete episodes per game
+    num_envs: int = 10  # emulators stepped together
+    max_steps: int = 27_000  # agent steps an episode may last (108,000 frames)
+
+    def __post_init__(self) -> None:
+        for key in ("every", "episodes", "num_envs", "max_steps"):
+            require(getattr(self, key) >= 1, f"eval.{key} must be at least 1")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    every: int = 10_000  # agent steps between two checkpoints
+    keep: int = 2  # checkpoints kept, newest first
+
+    def __post_init__(self) -> None:
+        for key in ("every", "keep"):
+            require(getattr(self, key) >= 1, f"checkpoint.{key} must be at least 1")
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    name: str = "auto"  # cpu, cuda, or auto: cuda where there is one
+    learner_threads: int = 1  # torch and faiss threads
+    emulator_threads: int = 1  # threads of the running game; they overlap with learning
+    cuda_graph: bool = True  # capture the update as one CUDA graph
+
+    def __post_init__(self) -> None:
+        require(
+            self.name in ("auto", "cpu", "cuda"), f"device.name={self.name}: use auto, cpu or cuda"
+        )
+        for key in ("learner_threads", "emulator_threads"):
+            require(getattr(self, key) >= 1, f"device.{key} must be at least 1")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    run: str | None = None  # folder of the run; without it one is made from experiment, date, seed
+    title: str = "run"  # name of the experiment preset
+    seed: int = 0
+    log_every: int = 1_000  # agent steps between two lines of training diagnostics
+    display: str = "auto"  # auto: live table on a terminal, plain lines otherwise; plain; off
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, f"seed={self.seed} must not be negative")
+        require(self.log_every >= 1, "log_every must be at least 1")
+        require(
+            self.display in ("auto", "plain", "off"),
+            f"display={self.display}: use auto, plain or off",
+        )
+
+
+def _writable(node: DictConfig) -> DictConfig:
+    """Frozen dataclasses become read-only nodes, which overrides could not be merged into."""
+    OmegaConf.set_readonly(node, None)
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig):
+            _writable(child)
+    return node
+
+
+ConfigStore.instance().store(name="run_schema", node=_writable(OmegaConf.structured(RunConfig)))
+
+
+def load_config(overrides: Sequence[str]) -> RunConfig:
+    """Compose `configs/` with command-line overrides and check every value.
+
+    Raises:
+        UserError: a key that does not exist, a value of the wrong type or out of range.
+    """
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            raw = compose("config", overrides=list(overrides))
+        config = OmegaConf.to_object(raw)
+    except UserError:
+        raise
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_one_line(error)) from error
+    assert isinstance(config, RunConfig)
+    return config
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The whole resolved configuration as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def differences(ours: str, theirs: str, ignore: Sequence[str] = ()) -> list[str]:
+    """Dotted keys in which two YAML configurations differ, with both values."""
+    left, right = _flatten(OmegaConf.create(ours)), _flatten(OmegaConf.create(theirs))
+    return [
+        f"{key}={left.get(key)!r} (folder: {right.get(key)!r})"
+        for key in sorted(left.keys() | right.keys())
+        if left.get(key) != right.get(key) and key.split(".")[0] not in ignore and key not in ignore
+    ]
+
+
+def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    plain = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+    if not isinstance(plain, dict):
+        return {prefix: plain}
+    out: dict[str, Any] = {}
+    for key, value in plain.items():
+        out |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return out
+
+
+def _one_line(error: Exception) -> str:
+    """What is wrong, in one line that names the key; the nearest key where one was misspelt."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    key = getattr(cause, "full_key", None)
+    if isinstance(cause, MissingConfigException):
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+        found = next(line for line in lines if "Could not find" in line)
+        end = next((i for i, line in enumerate(lines) if line.startswith("Config search")), None)
+        options = lines[2:end]
+        return f"{found.partition(': ')[2] or found}; available: {', '.join(options)}"
+    if key and isinstance(cause, ConfigAttributeError | ConfigKeyError):
+        keys = list(_flatten(OmegaConf.structured(RunConfig)))
+        near = difflib.get_close_matches(key, keys, n=3, cutoff=0.5) or [
+            k for k in keys if k.rpartition(".")[2] == key.rpartition(".")[2]
+        ]
+        hint = f": did you mean {' or '.join(near[:3])}?" if near else ""
+        return f"there is no key '{key}'{hint}"
+    if key:
+        return f"{key}: {str(cause).splitlines()[0]}"
+    return " ".join(str(error).split("See https")[0].split())

@@ -1,0 +1,123 @@
+"""A run's folder: its name, its configuration, its manifest, and the lock that guards it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from errors import UserError
+from training.config import RunConfig, differences, to_yaml
+
+# Settings that change nothing about the results: a run may go on under other values of these.
+FREE_KEYS = ("run", "display", "checkpoint", "device.learner_threads", "device.emulator_threads")
+_PACKAGES = ("torch", "numpy", "numba", "gymnasium", "ale-py", "hydra-core", "tensorboard")
+
+
+class RunFolder:
+    """Opens `runs/<name>`: a new one, or one of the same configuration to go on with.
+
+    Raises:
+        UserError: the folder holds a run of another configuration, is in use, or is not a run.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.path = _path(config)
+        yaml = self.path / "config.yaml"
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"run={self.path} is a file: choose another name")
+        if yaml.exists():
+            changed = differences(to_yaml(config), yaml.read_text(), FREE_KEYS)
+            if changed:
+                raise UserError(
+                    f"{self.path} holds a run of another configuration ({'; '.join(changed[:4])}"
+                    f"{'; ...' if len(changed) > 4 else ''}): choose another run=, or give the "
+                    "settings it was started with"
+                )
+        elif self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
+            raise UserError(f"run={self.path} is not empty and holds no run: choose another run=")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held for the whole run
+        except OSError as error:
+            raise UserError(f"run={self.path} cannot be made: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{self.path} is in use by another process: wait for it") from error
+        if not yaml.exists():
+            self.write("config.yaml", to_yaml(config))
+
+    def write(self, name: str, text: str) -> None:
+        """Write a small file whole or not at all."""
+        aside = self.path / f".{name}.tmp"
+        aside.write_text(text)
+        aside.rename(self.path / name)
+
+    def write_manifest(self, config: RunConfig, device: torch.device, games: tuple) -> None:
+        """manifest.json: what is needed to say under which conditions the numbers arose."""
+        steps = config.sequence.steps_per_task * len(config.sequence.games) * config.sequence.cycles
+        path = self.path / "manifest.json"
+        old = json.loads(path.read_text()) if path.exists() else {}
+        manifest = {
+            "command": old.get("command", " ".join(["python", *sys.argv])),
+            "started": old.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
+            "starts": old.get("starts", 0) + 1,
+            "commit": _commit(),
+            "versions": versions(),
+            "machine": machine(),
+            "device": str(device),
+            "seed": config.seed,
+            "protocol": vars(config.protocol),
+            "games": list(games),
+            "budget_agent_steps": steps,
+            "budget_frames": steps * config.protocol.frame_skip,
+        }
+        self.write("manifest.json", json.dumps(manifest, indent=1, default=str) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    return {"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES}
+
+
+def machine() -> dict[str, object]:
+    """CPU model, cores and accelerator of this machine."""
+    from training.threads import available_cores
+
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": model, "cores": available_cores(), "gpu": gpu, "system": platform.system()}
+
+
+def _path(config: RunConfig) -> Path:
+    if config.run is None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        return Path("runs") / f"{config.title}-{stamp}-s{config.seed}"
+    path = Path(config.run)
+    return path if len(path.parts) > 1 else Path("runs") / path
+
+
+def _commit() -> str | None:
+    root = Path(__file__).resolve().parent.parent
+    try:
+        out = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return out.stdout.strip() or None

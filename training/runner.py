@@ -1,0 +1,276 @@
+"""The loop: tasks in order, learning beside the emulators, evaluation of all games, checkpoints.
+
+Everything it needs is handed in. What it does at each vector step:
+
+    actions = agent.act(obs)
+    env.send(actions)          # emulator threads start
+    agent.learn()              # the updates that the fixed ratio owes
+    obs, ... = env.recv()
+    agent.observe(...)
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from agents.agent import Agent, Transition
+from envs import Task, TaskSequence
+from errors import UserError
+from training.checkpoint import CheckpointStore
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; its state was saved."""
+
+    def __init__(self, step: int, signum: int) -> None:
+        super().__init__(f"stopped at step {step}")
+        self.step, self.signum = step, signum
+
+
+class GameEvaluator(Protocol):
+    def evaluate(self, policy: Callable, game: str) -> Any: ...
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with every checkpoint."""
+
+    step: int = 0  # agent steps of the whole run
+    visit: int = 0  # index of the running visit in the sequence
+    visit_step: int = 0  # agent steps done in it
+    in_visit: bool = False  # its environment is running
+    evaluated_at: int = -1  # step of the last evaluation
+    curves: dict[str, list[list[float]]] = field(default_factory=dict)  # game -> [[step, hns]]
+    schedule: list[list] = field(default_factory=list)  # [[game, begin, end or None]]
+
+
+class StopSignal:
+    """SIGINT and SIGTERM become a flag that the loop reads between two steps."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    def __enter__(self) -> StopSignal:
+        self._old = {}
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._old[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._old.items():
+            signal.signal(signum, handler)
+
+    def _handle(self, signum: int, _frame: object) -> None:
+        if self.signum is not None:  # the second request does not wait
+            raise KeyboardInterrupt
+        self.signum = signum
+
+
+class Runner:
+    """Runs a `TaskSequence` from where its last checkpoint left it to the end.
+
+    Args:
+        sequence: the tasks.
+        make_env: (task, visit index) -> training environment.
+        agent: the agent.
+        evaluator: evaluates a policy on one game, by name.
+        judge: (curves, schedule) -> dict of continual metrics.
+        normalise: (game, raw score) -> human-normalised score.
+        telemetry, display: where numbers go.
+        store: checkpoints.
+        eval_every, log_every, checkpoint_every: agent steps.
+    """
+
+    def __init__(
+        self,
+        sequence: TaskSequence,
+        make_env: Callable[[Task, int], Any],
+        agent: Agent,
+        evaluator: GameEvaluator,
+        judge: Callable[[dict, list], dict[str, float]],
+        normalise: Callable[[str, float], float],
+        telemetry: Any,
+        display: Any,
+        store: CheckpointStore,
+        eval_every: int,
+        log_every: int,
+        checkpoint_every: int,
+    ) -> None:
+        self.sequence, self.make_env, self.agent = sequence, make_env, agent
+        self.evaluator, self.judge, self.normalise = evaluator, judge, normalise
+        self.telemetry, self.display, self.store = telemetry, display, store
+        self.eval_every, self.log_every = eval_every, log_every
+        self.checkpoint_every = checkpoint_every
+        self.games = sequence.games
+        self.progress = Progress()
+        self.env: Any = None
+        self.obs: np.ndarray | None = None
+        self.first: np.ndarray | None = None
+        self._rate_mark = (time.perf_counter(), 0)
+        self._excluded_seconds = 0.0  # evaluation and checkpoints since the mark
+
+    # -- whole run ------------------------------------------------------------------------------
+    def run(self) -> Progress:
+        """Train to the end. Raises `Interrupted` after saving when a signal asks to stop."""
+        with StopSignal() as self._stop:
+            if self.store.latest() is not None:
+                self._resume()
+            elif self.progress.evaluated_at < 0:
+                self._evaluate()
+                self._save()
+            try:
+                while self.progress.visit < len(self.sequence):
+                    self._visit()
+            finally:
+                if self.env is not None:
+                    self.env.close()
+        return self.progress
+
+    def _visit(self) -> None:
+        p = self.progress
+        task = self.sequence[p.visit]
+        game = self.games.index(task.name)
+        if not p.in_visit:
+            self._begin(task, game)
+        while p.visit_step < task.steps:
+            before = p.step
+            self._step()
+            for every, action in ((self.log_every, self._log), (self.eval_every, self._evaluate)):
+                if p.step // every > before // every:
+                    action()
+            if self._stop.signum is not None:
+                self._save()
+                raise Interrupted(p.step, self._stop.signum)
+            if p.step // self.checkpoint_every > before // self.checkpoint_every:
+                self._save()
+        self._end(task)
+
+    def _begin(self, task: Task, game: int) -> None:
+        p = self.progress
+        self.env = self.make_env(task, p.visit)
+        self.obs, _ = self.env.reset()
+        self.first = np.ones(self.env.num_envs, bool)
+        self.agent.begin_task(game, self.env.action_mask)
+        p.in_visit, p.visit_step = True, 0
+        p.schedule.append([task.name, p.step, None])
+        self._task_event("begin", task)
+
+    def _end(self, task: Task) -> None:
+        p = self.progress
+        self.agent.end_task(self.obs)
+        if p.evaluated_at != p.step:
+            self._evaluate()
+        p.schedule[-1][2] = p.step
+        self._task_event("end", task)
+        self._continual()
+        self.env.close()
+        self.env = None
+        p.visit, p.visit_step, p.in_visit = p.visit + 1, 0, False
+        self._save()
+
+    # -- one vector step ------------------------------------------------------------------------
+    def _step(self) -> None:
+        p, env, agent = self.progress, self.env, self.agent
+        actions = agent.act(self.obs)
+        env.send(actions)
+        agent.learn()
+        obs, reward, terminated, truncated, info = env.recv()
+        agent.observe(
+            Transition(
+                self.obs, actions, reward, terminated, truncated, self.first, info["final_obs"]
+            )
+        )
+        self.obs, self.first = obs, info["episode_over"]
+        p.step += env.num_envs
+        p.visit_step += env.num_envs
+        for i in np.flatnonzero(info["episode_over"]):
+            score, length = float(info["episode_return"][i]), int(info["episode_length"][i])
+            game = self.sequence[p.visit].name
+            self.telemetry.episode(p.step, p.visit, game, score, length)
+            self.display.episode(game, score)
+        self.display.update(p.step, p.visit)
+
+    # -- numbers --------------------------------------------------------------------------------
+    def _log(self) -> None:
+        p = self.progress
+        now = time.perf_counter()
+        start, start_step = self._rate_mark
+        seconds = max(now - start - self._excluded_seconds, 1e-9)
+        rate = (p.step - start_step) / seconds
+        self._rate_mark, self._excluded_seconds = (now, p.step), 0.0
+        game = self.sequence[p.visit].name
+        numbers = self.agent.diagnostics()
+        self.telemetry.train(p.step, p.visit, game, numbers, agent_steps_per_s=rate)
+        self.display.rate(rate, numbers)
+
+    def _evaluate(self) -> None:
+        p = self.progress
+        begin = time.perf_counter()
+        for index, game in enumerate(self.games):
+            self.display.note(f"evaluating {game}")
+            result = self.evaluator.evaluate(
+                lambda obs, _game, index=index: self.agent.eval_policy(obs, index), game
+            )
+            returns = [float(r) for r in result.returns]
+            hns = float(np.mean([self.normalise(game, r) for r in returns]))
+            p.curves.setdefault(game, []).append([p.step, hns])
+            visit = min(p.visit, len(self.sequence) - 1)
+            self.telemetry.eval(p.step, visit, game, returns, hns)
+            self.display.eval(game, float(np.mean(returns)), hns)
+        p.evaluated_at = p.step
+        self._continual()
+        self._excluded_seconds += time.perf_counter() - begin
+
+    def _continual(self) -> None:
+        p = self.progress
+        metrics = self.judge(p.curves, p.schedule)
+        if metrics:
+            self.telemetry.continual(p.step, metrics)
+            self.display.continual(metrics)
+
+    def _task_event(self, event: str, task: Task) -> None:
+        p = self.progress
+        cycle = p.visit // (len(self.sequence) // self.sequence.cycles)
+        self.telemetry.task(p.step, p.visit, task.name, event, task.steps, cycle)
+
+    # -- state ----------------------------------------------------------------------------------
+    def _save(self) -> None:
+        begin = time.perf_counter()
+        p = self.progress
+        state = {
+            "progress": vars(p),
+            "agent": self.agent.state_dict(),
+            "replay": self.agent.replay.state_dict(),
+            "env": self.env.state_dict() if self.env is not None else None,
+            "first": self.first,
+            "telemetry": self.telemetry.state_dict(),
+        }
+        self.store.save(p.step, state)
+        self._excluded_seconds += time.perf_counter() - begin
+
+    def _resume(self) -> None:
+        state = self.store.load()
+        try:
+            self.progress = p = Progress(**state["progress"])
+            self.telemetry.load_state_dict(state["telemetry"])
+            self.agent.load_state_dict(state["agent"])
+            self.agent.replay.load_state_dict(state["replay"])
+            if p.in_visit:
+                self.env = self.make_env(self.sequence[p.visit], p.visit)
+                self.obs = self.env.load_state_dict(state["env"])
+                self.first = np.asarray(state["first"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise UserError(
+                f"the checkpoint of step {self.store.latest()} does not fit this program "
+                f"({error}): start again with another run="
+            ) from error
+        self._rate_mark = (time.perf_counter(), p.step)
+        self.display.note(f"resumed at step {p.step}")
