@@ -1,11 +1,11 @@
 """Train an agent on a sequence of Atari games.
 
     python train.py experiment=quickstart
-    python train.py experiment=laptop seed=3 run=runs/mine
+    python train.py experiment=laptop seed=3 run=mine
     python train.py sequence.games=[pong,krull] sequence.steps_per_task=20000 agent=drq encoder=conv
 
-The same command with the same run= goes on where it stopped. `python train.py --help` lists groups
-and keys.
+The same command with the same run= goes on where it stopped. Groups are the folders of configs/;
+every key stands, with its unit, in the dataclass of its part (training/config.py names them all).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import errno
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from errors import UserError
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
         print(__doc__ + usage())
         return 0
     try:
-        return _train(argv)
+        return train(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
@@ -39,22 +40,72 @@ def main(argv: Sequence[str]) -> int:
     return 2
 
 
-def _train(argv: Sequence[str]) -> int:
+def train(argv: Sequence[str]) -> int:
     from training.config import load_config
 
     config = load_config(argv)  # before the slow imports: mistakes are answered at once
-    from training.build import Session
-    from training.runner import Interrupted
+    from envs import hns
+    from evaluation import Evaluator, continual_metrics, print_summary, write_report
+    from training.build import build_agent, choose_device, make_training_env, named_seeds
+    from training.checkpoint import CheckpointStore
+    from training.display import make_display
+    from training.folder import RunFolder
+    from training.runner import Interrupted, Runner
+    from training.telemetry import Telemetry
+    from training.threads import configure_threads
 
-    with Session(config) as session:
+    sequence = config.sequence.tasks()
+    device = choose_device(config.device.name)
+    configure_threads(config.device.learner_threads)
+    folder = RunFolder(config)
+    folder.write_manifest(config, device, sequence.games)
+    print(f"{folder.path}: {describe(sequence, device)}", flush=True)
+    telemetry = Telemetry(folder.path, sequence.games)
+    evaluator = Evaluator(
+        {task.name: task for task in sequence},
+        config.protocol,
+        episodes=config.eval.episodes,
+        num_envs=config.eval.num_envs,
+        seed=named_seeds(config.seed)["eval"],
+        max_steps=config.eval.max_steps,
+        epsilon=config.agent.eval_epsilon,
+    )
+    with make_display(config.display, sequence) as display:
+        runner = Runner(
+            sequence,
+            lambda task, visit: make_training_env(config, task, visit),
+            build_agent(config, device),
+            evaluator,
+            continual_metrics,
+            hns,
+            telemetry,
+            display,
+            CheckpointStore(folder.path / "checkpoints", config.checkpoint.keep),
+            eval_every=config.eval.every,
+            log_every=config.log_every,
+            checkpoint_every=config.checkpoint.every,
+        )
         try:
-            session.run()
+            runner.run()
         except Interrupted as stop:
             name = signal.Signals(stop.signum).name
-            print(f"{name}: saved at step {stop.step}; go on with run={session.folder.path}")
+            print(f"{name}: saved at step {stop.step}; go on with: run={folder.path}")
             return 128 + stop.signum
-        session.finish()
+        finally:
+            telemetry.close()
+            evaluator.close()
+    print_summary(folder.path)
+    print(f"report: {write_report(folder.path)}")
+    print(f"tensorboard: {Path(sys.executable).with_name('tensorboard')} --logdir {folder.path}")
     return 0
+
+
+def describe(sequence, device) -> str:
+    steps = sum(task.steps for task in sequence)
+    return (
+        f"{', '.join(sequence.games)} x {sequence.cycles} cycles, {steps:,} agent steps "
+        f"({4 * steps:,} frames) on {device}"
+    )
 
 
 if __name__ == "__main__":

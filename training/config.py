@@ -188,3 +188,14 @@ def _one_line(error: Exception) -> str:
     if key:
         return f"{key}: {str(cause).splitlines()[0]}"
     return " ".join(str(error).split("See https")[0].split())
+
+
+def usage() -> str:
+    """Groups with their options, and all keys with their defaults."""
+    lines = ["\nGroups:"]
+    for group in sorted(p for p in CONFIG_DIR.iterdir() if p.is_dir()):
+        options = "|".join(sorted(p.stem for p in group.glob("*.yaml")))
+        lines.append(f"  {group.name}={options}")
+    lines.append("\nKeys and defaults before any preset:")
+    lines += [f"  {k}={v}" for k, v in _flatten(OmegaConf.structured(RunConfig)).items()]
+    return "\n".join(lines)

@@ -1,0 +1,48 @@
+"""The borders between the packages: who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ALLOWED = {
+    "errors": set(),
+    "memory": {"errors"},
+    "envs": {"errors"},
+    "neuromorphic": {"errors"},
+    "agents": {"errors", "memory", "neuromorphic"},
+    "training": {"errors", "agents", "memory", "neuromorphic", "envs"},
+    "evaluation": {"errors", "agents", "memory", "neuromorphic", "envs"},
+}
+PARTS = {*ALLOWED, "train", "evaluate", "benchmarks", "tests"}
+
+
+def imported_parts(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.partition(".")[0])
+    return names & PARTS
+
+
+def files(part: str) -> list[Path]:
+    single = ROOT / f"{part}.py"
+    return [single] if single.exists() else sorted((ROOT / part).rglob("*.py"))
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_part_imports_only_what_it_may(part):
+    assert files(part), f"{part} has no files"
+    for path in files(part):
+        forbidden = imported_parts(path) - ALLOWED[part] - {part}
+        assert not forbidden, f"{path.relative_to(ROOT)} imports {sorted(forbidden)}"
+
+
+def test_no_file_is_longer_than_seven_hundred_lines():
+    for part in ALLOWED:
+        for path in files(part):
+            assert len(path.read_text().splitlines()) < 700, path

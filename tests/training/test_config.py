@@ -1,0 +1,61 @@
+"""Every shipped configuration is loaded; every mistake gets one line that names the key."""
+
+from pathlib import Path
+
+import pytest
+
+from errors import UserError
+from training.config import CONFIG_DIR, differences, load_config, to_yaml
+
+GROUPS = sorted(
+    f"{path.parent.name}={path.stem}" for path in CONFIG_DIR.glob("*/*.yaml")
+)
+
+
+@pytest.mark.parametrize("choice", GROUPS)
+def test_shipped_configuration_loads(choice):
+    config = load_config([choice])
+    assert len(config.sequence.tasks()) >= 1
+
+
+def test_command_line_wins_over_an_experiment():
+    config = load_config(["experiment=quickstart", "sequence.games=[pong,krull]", "seed=7"])
+    assert config.sequence.games == ["pong", "krull"]
+    assert config.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("sequence.steps_per_taks=3", ["sequence.steps_per_taks", "sequence.steps_per_task"]),
+        ("agent.learning_rate=fast", ["agent.learning_rate", "fast"]),
+        ("agent.learning_rate=-1", ["agent.learning_rate"]),
+        ("agent.gamma_end=1.5", ["agent.gamma_end", "between 0 and 1"]),
+        ("agent.noisy=true", ["agent.noisy", "agent.epsilon_end"]),
+        ("agent=dqm", ["agent/dqm", "dqn"]),
+        ("sequence.games=[]", ["sequence.games"]),
+        ("sequence.games=[pogn]", ["pogn", "pong"]),
+        ("nonsense", ["nonsense"]),
+        ("seed=-1", ["seed"]),
+    ],
+)
+def test_mistakes_are_named_in_one_line(override, words):
+    with pytest.raises(UserError) as caught:
+        load_config([override]).sequence.tasks()
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_differences_name_the_key():
+    ours = to_yaml(load_config(["agent.learning_rate=1e-3"]))
+    theirs = to_yaml(load_config([]))
+    (difference,) = differences(ours, theirs)
+    assert "agent.learning_rate" in difference
+    assert differences(ours, theirs, ignore=("agent",)) == []
+
+
+def test_no_yaml_file_is_orphaned():
+    assert Path(CONFIG_DIR, "config.yaml").exists()
+    assert len(GROUPS) > 10
