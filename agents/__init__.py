@@ -1,0 +1,1 @@
+"""Decides: the agent and its parts: encoders, heads, losses, learner."""
