@@ -15,11 +15,13 @@ from torch import Generator, Tensor, nn
 
 from agents.encoders.base import Encoder, Encoding, LayerSpec, check_obs
 from agents.encoders.config import EncoderConfig
+from agents.encoders.fused import EventEncoder, Plan, fits
 from agents.encoders.geometry import STACK, ConvShape, conv_shapes
 from agents.encoders.initial import generated_frames, init_bias, init_kernels
 from agents.encoders.lif import LIF
 
 PIXEL = 1.0 / 255.0  # input scale of the first layer
+F32 = torch.float32
 
 
 class SpikingConv(nn.Module):
@@ -55,11 +57,20 @@ class SpikingEncoder(Encoder):
         self.layer_names = tuple(shape.name for shape in shapes)
         self.layer_neurons = tuple(shape.neurons for shape in shapes)
         self.latent_dim = shapes[-1].neurons
+        self.plan = Plan(shapes, config, PIXEL) if fits(shapes, config) else None
         self._calibrate(rng)
 
     def forward(self, obs: Tensor) -> Encoding:
         check_obs(obs)
-        return self.forward_reference(obs)
+        if self.plan is None or obs.device.type != "cpu" or self.layers[0].weight.dtype != F32:
+            return self.forward_reference(obs)
+        params = [
+            p
+            for layer in self.layers
+            for p in (layer.weight, layer.bias, layer.lif.leak, layer.lif.threshold)
+        ]
+        keep = torch.is_grad_enabled() and any(p.requires_grad for p in params)
+        return self._encoding(*EventEncoder.apply(self.plan, obs, keep, *params))
 
     def forward_reference(self, obs: Tensor) -> Encoding:
         """The encoder in plain torch: every device, every configuration."""

@@ -1,0 +1,352 @@
+"""Sixteen-lane vector operations for the event kernels, as numba intrinsics.
+
+LLVM cannot keep accumulators in registers across a loop when two arrays might overlap, and picks
+half-width vectors; these few loops are where the encoder's time goes, so they are spelled out.
+LLVM splits the lanes on machines with narrower vectors. Sums run in a fixed order: results do
+not depend on anything but the inputs.
+
+All arrays are one-dimensional and C-contiguous; an offset counts elements. `n` is a literal: the
+number of vectors held in registers, so that a row is 16 n channels. Nothing checks bounds.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 16
+F32, I16, I32, I64 = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+VF, VI = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
+VMASK = ir.VectorType(ir.IntType(1), LANES)
+
+
+class _Emit:
+    """The few instructions that the intrinsics below are made of."""
+
+    def __init__(self, context, builder, signature, args) -> None:
+        self.context, self.builder = context, builder
+        self.types, self.args = signature.args, args
+
+    def data(self, i: int):
+        """Data pointer of the i-th argument, an array."""
+        return self.context.make_array(self.types[i])(
+            self.context, self.builder, self.args[i]
+        ).data
+
+    def index(self, i: int):
+        """The i-th argument, an integer, as i64."""
+        return self.context.cast(self.builder, self.args[i], self.types[i], types.int64)
+
+    def load(self, pointer, offset, kind=VF):
+        at = self.builder.gep(pointer, [offset])
+        return self.builder.load(self.builder.bitcast(at, kind.as_pointer()), align=1)
+
+    def store(self, value, pointer, offset) -> None:
+        at = self.builder.gep(pointer, [offset])
+        self.builder.store(value, self.builder.bitcast(at, value.type.as_pointer()), align=1)
+
+    def splat(self, value, kind=VF):
+        zero = ir.Constant(kind, ir.Undefined)
+        one = self.builder.insert_element(zero, value, ir.Constant(I32, 0))
+        return self.builder.shuffle_vector(one, zero, ir.Constant(VI, [0] * LANES))
+
+    def constant(self, value: float):
+        return ir.Constant(VF, [ir.Constant(F32, value)] * LANES)
+
+    def fma(self, a, b, c):
+        return self.call("llvm.fma.v16f32", VF, a, b, c)
+
+    def call(self, name: str, result, *args):
+        function = cgutils.get_or_insert_function(
+            self.builder.module, ir.FunctionType(result, [a.type for a in args]), name
+        )
+        return self.builder.call(function, args)
+
+    def plus(self, offset, elements: int):
+        return self.builder.add(offset, ir.Constant(I64, elements))
+
+    def accumulators(self, n: int):
+        return [cgutils.alloca_once(self.builder, VF) for _ in range(n)]
+
+    def bits(self, mask):
+        """Sixteen booleans as the low bits of a u64."""
+        return self.builder.zext(self.builder.bitcast(mask, I16), I64)
+
+
+def _literal(*values) -> bool:
+    return all(isinstance(v, types.IntegerLiteral) for v in values)
+
+
+@intrinsic
+def load_u64(typingctx, array, offset):
+    """Eight bytes from a uint8 array at any offset."""
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        return e.load(e.data(0), e.index(1), I64)
+
+    return types.uint64(array, offset), codegen
+
+
+@intrinsic
+def popcount(typingctx, word):
+    """Number of set bits of a u64."""
+
+    def codegen(context, builder, signature, args):
+        return _Emit(context, builder, signature, args).call("llvm.ctpop.i64", I64, args[0])
+
+    return types.int64(types.uint64), codegen
+
+
+@intrinsic
+def list_events(typingctx, mask, first, rows, at):
+    """rows[at:] = first + positions of the set bits of a u16; 16 entries may be overwritten."""
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        bits = builder.bitcast(builder.trunc(args[0], I16), VMASK)
+        lanes = ir.Constant(VI, list(range(LANES)))
+        numbers = builder.add(lanes, e.splat(builder.trunc(e.index(1), I32), VI))
+        packed = e.call(
+            "llvm.experimental.vector.compress.v16i32", VI, numbers, bits, ir.Constant(VI, None)
+        )
+        e.store(packed, e.data(2), e.index(3))
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, first, rows, at), codegen
+
+
+@intrinsic
+def list_values(typingctx, mask, values, offset, packed, at):
+    """packed[at:] = the 16 floats at values[offset:] whose bit is set."""
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        bits = builder.bitcast(builder.trunc(args[0], I16), VMASK)
+        value = e.load(e.data(1), e.index(2))
+        out = e.call(
+            "llvm.experimental.vector.compress.v16f32", VF, value, bits, ir.Constant(VF, None)
+        )
+        e.store(out, e.data(3), e.index(4))
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, values, offset, packed, at), codegen
+
+
+@intrinsic
+def patch_product(typingctx, x, count, weight, column, width, start, out, offset, n):
+    """out[offset:] = start[column:] + sum over i < count of x[i] * weight[i * width + column:]."""
+    if not _literal(n):
+        return None
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        xs, w, wide = e.data(0), e.data(2), e.index(4)
+        vectors = n.literal_value
+        # Two partial sums a vector: the chain of additions, not their number, would set the pace.
+        sums = e.accumulators(2 * vectors)
+        for j in range(vectors):
+            builder.store(e.load(e.data(5), e.plus(e.index(3), 16 * j)), sums[j])
+            builder.store(e.constant(0.0), sums[vectors + j])
+        two = ir.Constant(I64, 2)
+        pairs = builder.udiv(e.index(1), two)
+
+        def add(i, half: int) -> None:
+            value = e.splat(builder.load(builder.gep(xs, [i])))
+            row = builder.add(builder.mul(i, wide), e.index(3))
+            for j in range(vectors):
+                slot = sums[half * vectors + j]
+                term = e.load(w, e.plus(row, 16 * j))
+                builder.store(e.fma(value, term, builder.load(slot)), slot)
+
+        with cgutils.for_range(builder, pairs, intp=I64) as loop:
+            first = builder.mul(loop.index, two)
+            add(first, 0)
+            add(e.plus(first, 1), 1)
+        odd = builder.icmp_unsigned("!=", builder.mul(pairs, two), e.index(1))
+        with builder.if_then(odd):
+            add(builder.mul(pairs, two), 0)
+        for j in range(vectors):
+            total = builder.fadd(builder.load(sums[j]), builder.load(sums[vectors + j]))
+            e.store(total, e.data(6), e.plus(e.index(7), 16 * j))
+        return context.get_dummy_value()
+
+    return types.void(x, count, weight, column, width, start, out, offset, n), codegen
+
+
+@intrinsic
+def sum_rows(typingctx, weight, rows, count, column, width, start, out, offset, n):
+    """out[offset:] = start[column:] + sum over i < count of weight[rows[i] * width + column:]."""
+    if not _literal(n):
+        return None
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        w, wide = e.data(0), e.index(4)
+        sums = e.accumulators(n.literal_value)
+        for j, slot in enumerate(sums):
+            builder.store(e.load(e.data(5), e.plus(e.index(3), 16 * j)), slot)
+        with cgutils.for_range(builder, e.index(2), intp=I64) as loop:
+            row = builder.zext(builder.load(builder.gep(e.data(1), [loop.index])), I64)
+            row = builder.add(builder.mul(row, wide), e.index(3))
+            for j, slot in enumerate(sums):
+                term = e.load(w, e.plus(row, 16 * j))
+                builder.store(builder.fadd(builder.load(slot), term), slot)
+        for j, slot in enumerate(sums):
+            e.store(builder.load(slot), e.data(6), e.plus(e.index(7), 16 * j))
+        return context.get_dummy_value()
+
+    return types.void(weight, rows, count, column, width, start, out, offset, n), codegen
+
+
+@intrinsic
+def add_to_rows(typingctx, grad, rows, count, column, width, value, offset, n):
+    """grad[rows[i] * width + column:] += value[offset:] for every i < count."""
+    if not _literal(n):
+        return None
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        g = e.data(0)
+        terms = [e.load(e.data(5), e.plus(e.index(6), 16 * j)) for j in range(n.literal_value)]
+        with cgutils.for_range(builder, e.index(2), intp=I64) as loop:
+            row = builder.zext(builder.load(builder.gep(e.data(1), [loop.index])), I64)
+            row = builder.add(builder.mul(row, e.index(4)), e.index(3))
+            for j, term in enumerate(terms):
+                at = e.plus(row, 16 * j)
+                e.store(builder.fadd(e.load(g, at), term), g, at)
+        return context.get_dummy_value()
+
+    return types.void(grad, rows, count, column, width, value, offset, n), codegen
+
+
+@intrinsic
+def add_scaled_rows(typingctx, weight, rows, scales, count, column, width, out, offset, n):
+    """out[offset:] += sum over i < count of scales[i] * weight[rows[i] * width + column:]."""
+    if not _literal(n):
+        return None
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        w, out_data = e.data(0), e.data(6)
+        sums = e.accumulators(n.literal_value)
+        for j, slot in enumerate(sums):
+            builder.store(e.load(out_data, e.plus(e.index(7), 16 * j)), slot)
+        with cgutils.for_range(builder, e.index(3), intp=I64) as loop:
+            row = builder.zext(builder.load(builder.gep(e.data(1), [loop.index])), I64)
+            row = builder.add(builder.mul(row, e.index(5)), e.index(4))
+            scale = e.splat(builder.load(builder.gep(e.data(2), [loop.index])))
+            for j, slot in enumerate(sums):
+                term = e.load(w, e.plus(row, 16 * j))
+                builder.store(e.fma(scale, term, builder.load(slot)), slot)
+        for j, slot in enumerate(sums):
+            e.store(builder.load(slot), out_data, e.plus(e.index(7), 16 * j))
+        return context.get_dummy_value()
+
+    return types.void(weight, rows, scales, count, column, width, out, offset, n), codegen
+
+
+@intrinsic
+def add_outer(typingctx, x, count, value, offset, grad, column, width, n):
+    """grad[i * width + column:] += x[i] * value[offset:] for every i < count."""
+    if not _literal(n):
+        return None
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        g = e.data(4)
+        terms = [e.load(e.data(2), e.plus(e.index(3), 16 * j)) for j in range(n.literal_value)]
+        with cgutils.for_range(builder, e.index(1), intp=I64) as loop:
+            scale = e.splat(builder.load(builder.gep(e.data(0), [loop.index])))
+            row = builder.add(builder.mul(loop.index, e.index(6)), e.index(5))
+            for j, term in enumerate(terms):
+                at = e.plus(row, 16 * j)
+                e.store(e.fma(scale, term, e.load(g, at)), g, at)
+        return context.get_dummy_value()
+
+    return types.void(x, count, value, offset, grad, column, width, n), codegen
+
+
+@intrinsic
+def lif_step(typingctx, drive, at, membrane, leak, threshold, channel, trace, trace_at, keep):
+    """One time step of 16 neurons; returns their spikes as bits.
+
+    v = leak * membrane + drive[at:]; s = v > threshold; membrane = 0 where s, else v. membrane,
+    leak and threshold are read at `channel`. With the literal keep=1, v goes to trace[trace_at:].
+    """
+    if not _literal(keep):
+        return None
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        channel = e.index(5)
+        # A product and a sum, as plain torch rounds them: the same spikes, not nearly the same.
+        decayed = builder.fmul(e.load(e.data(3), channel), e.load(e.data(2), channel))
+        v = builder.fadd(decayed, e.load(e.data(0), e.index(1)))
+        spikes = builder.fcmp_ordered(">", v, e.load(e.data(4), channel))
+        e.store(builder.select(spikes, e.constant(0.0), v), e.data(2), channel)
+        if keep.literal_value:
+            e.store(v, e.data(6), e.index(7))
+        return e.bits(spikes)
+
+    return (
+        types.uint64(drive, at, membrane, leak, threshold, channel, trace, trace_at, keep),
+        codegen,
+    )
+
+
+@intrinsic
+def lif_step_backward(
+    typingctx, trace, trace_at, upstream, at, every, carry, leak, threshold, slope, span,
+    channel, sums, channels, boxcar,
+):  # fmt: skip
+    """One time step back for 16 neurons; returns bits of the non-zero gradients.
+
+    g_s = upstream[at:] + every; phi at v = trace[trace_at:]; g = g_s phi + leak g_next (1 - s).
+    carry holds g_next and receives g. slope = peak / threshold, span = 1 / (width threshold).
+    sums [3, channels] collects the gradients of bias, leak and threshold.
+    """
+    if not _literal(boxcar):
+        return None
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        channel, sums_data, wide = e.index(10), e.data(11), e.index(12)
+        zero, one = e.constant(0.0), e.constant(1.0)
+        v = e.load(e.data(0), e.index(1))
+        theta = e.load(e.data(7), channel)
+        over = builder.fsub(v, theta)
+        spikes = builder.fcmp_ordered(">", v, theta)
+        distance = builder.fmul(
+            e.call("llvm.fabs.v16f32", VF, over), e.load(e.data(9), channel)
+        )
+        inside = builder.fcmp_ordered("<", distance, one)
+        height = e.load(e.data(8), channel)
+        if not boxcar.literal_value:
+            height = builder.fmul(builder.fsub(one, distance), height)
+        phi = builder.select(inside, height, zero)
+        g_s = builder.fadd(e.load(e.data(2), e.index(3)), e.splat(args[4]))
+        g_spike = builder.fmul(g_s, phi)
+        later = e.load(e.data(5), channel)  # gradient of v one step later
+        kept = builder.select(spikes, zero, v)
+        passed = builder.fmul(builder.select(spikes, zero, later), e.load(e.data(6), channel))
+        g = builder.fadd(g_spike, passed)
+        e.store(g, e.data(5), channel)
+        leak_at = builder.add(channel, wide)
+        threshold_at = builder.add(leak_at, wide)
+        e.store(builder.fadd(e.load(sums_data, channel), g), sums_data, channel)
+        e.store(e.fma(later, kept, e.load(sums_data, leak_at)), sums_data, leak_at)
+        e.store(
+            builder.fsub(e.load(sums_data, threshold_at), g_spike), sums_data, threshold_at
+        )
+        return e.bits(builder.fcmp_unordered("!=", g, zero))
+
+    return (
+        types.uint64(
+            trace, trace_at, upstream, at, types.float32, carry, leak, threshold, slope, span,
+            channel, sums, channels, boxcar,
+        ),
+        codegen,
+    )  # fmt: skip
