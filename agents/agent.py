@@ -231,6 +231,7 @@ class Agent:
             "explore_rng": self.explore_rng.bit_generator.state,
             "sample_rng": self.sample_rng.bit_generator.state,
             "noise": self.noise.get_state(),
+            "last": {k: v.cpu() for k, v in self.last.scalars.items()} if self.last else None,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -241,3 +242,5 @@ class Agent:
         self.explore_rng.bit_generator.state = state["explore_rng"]
         self.sample_rng.bit_generator.state = state["sample_rng"]
         self.noise.set_state(state["noise"])
+        if state["last"] is not None:  # the next line of the log may come before the next update
+            self.last = LearnerOutputs(torch.zeros(0), dict(state["last"]))

@@ -17,7 +17,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from agents.config import AgentConfig
 from agents.encoders import EncoderConfig
-from envs import ProtocolConfig, Task, TaskSequence
+from envs import ProtocolConfig, TaskSequence, parse_task
 from errors import UserError, require
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
@@ -42,7 +42,7 @@ class SequenceConfig:
 
     def tasks(self) -> TaskSequence:
         return TaskSequence(
-            tuple(Task.parse(game, self.steps_per_task) for game in self.games), self.cycles
+            tuple(parse_task(game, self.steps_per_task) for game in self.games), self.cycles
         )
 
 

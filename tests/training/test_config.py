@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from envs import PROTOCOLS
 from errors import UserError
 from training.config import CONFIG_DIR, differences, load_config, to_yaml
 
@@ -54,6 +55,11 @@ def test_differences_name_the_key():
     (difference,) = differences(ours, theirs)
     assert "agent.learning_rate" in difference
     assert differences(ours, theirs, ignore=("agent",)) == []
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_protocol_files_say_what_the_code_says(name):
+    assert load_config([f"protocol={name}"]).protocol == PROTOCOLS[name]()
 
 
 def test_no_yaml_file_is_orphaned():

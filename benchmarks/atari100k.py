@@ -1,0 +1,131 @@
+"""Single games at 100k agent steps against the published scores.
+
+    python benchmarks/atari100k.py train --jobs 2            # runs/atari100k/<game>-<encoder>-s<seed>
+    python benchmarks/atari100k.py collect                   # benchmarks/results/atari100k.json
+
+Both commands may be given on different machines, and training goes on where it was stopped. The
+score of a run is the mean of its last evaluation, made with the final weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = Path("runs") / "atari100k"
+GAMES = ("road_runner", "krull", "boxing")
+PUBLISHED = ("DER", "DrQ_eps", "SPR")
+
+
+def train(args: argparse.Namespace) -> None:
+    """Start every run that is not finished, `--jobs` at a time."""
+
+    def job(game: str, encoder: str, seed: int) -> None:
+        folder = RUNS / f"{game}-{encoder}-s{seed}"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        command = [
+            sys.executable,
+            "train.py",
+            "experiment=atari100k",
+            f"sequence.games=[{game}]",
+            f"encoder={encoder}",
+            f"seed={seed}",
+            f"run={folder}",
+            "display=plain",
+            *args.overrides,
+        ]
+        with open(f"{folder}.log", "a") as log:
+            begin = time.time()
+            code = subprocess.run(
+                command, cwd=ROOT, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
+            ).returncode
+        print(f"{folder.name}: exit {code}, {time.time() - begin:.0f} s", flush=True)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for seed in args.seeds:
+            for game in args.games:
+                for encoder in args.encoders:
+                    pool.submit(job, game, encoder, seed)
+
+
+def published() -> dict[str, dict[str, float]]:
+    """Published scores per ROM and method."""
+    path = ROOT / "benchmarks" / "data" / "atari100k_published.csv"
+    with open(path) as file:
+        return {row["rom"]: {m: float(row[m]) for m in PUBLISHED} for row in csv.DictReader(file)}
+
+
+def collect(args: argparse.Namespace) -> None:
+    """Read every finished run and write one JSON."""
+    runs, manifest = [], {}
+    for folder in sorted(p.parent for p in RUNS.glob("*/metrics.jsonl")):
+        lines = [json.loads(line) for line in open(folder / "metrics.jsonl")]
+        evals = [x for x in lines if x["kind"] == "eval"]
+        if not any(x["kind"] == "task" and x["event"] == "end" for x in lines):
+            print(f"{folder.name}: not finished, left out")
+            continue
+        manifest = json.loads((folder / "manifest.json").read_text())
+        game, encoder, seed = folder.name.split("-")
+        rates = [x["agent_steps_per_s"] for x in lines if x["kind"] == "train"]
+        runs.append(
+            {
+                "game": game,
+                "encoder": encoder,
+                "seed": int(seed[1:]),
+                "score": float(np.mean(evals[-1]["returns"])),
+                "episodes": len(evals[-1]["returns"]),
+                "standard_error": float(
+                    np.std(evals[-1]["returns"], ddof=1) / len(evals[-1]["returns"]) ** 0.5
+                ),
+                "curve": [[x["step"], float(np.mean(x["returns"]))] for x in evals],
+                "agent_steps_per_s": float(np.median(rates)) if rates else None,
+                "command": manifest["command"],
+                "device": manifest["device"],
+                "machine": manifest["machine"],
+                "versions": manifest["versions"],
+                "commit": manifest["commit"],
+            }
+        )
+    table = {}
+    for game in GAMES:
+        row: dict[str, object] = {"published": published()[game]}
+        for encoder in ("conv", "spiking"):
+            scores = [r["score"] for r in runs if (r["game"], r["encoder"]) == (game, encoder)]
+            row[encoder] = {"mean": float(np.mean(scores)), "seeds": scores} if scores else None
+        table[game] = row
+    result = {
+        "command": "python benchmarks/atari100k.py train && python benchmarks/atari100k.py collect",
+        "what": "return at 100k agent steps (400k frames), single game, reactive",
+        "table": table,
+        "runs": runs,
+    }
+    path = ROOT / "benchmarks" / "results" / "atari100k.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    for game, row in table.items():
+        print(game, json.dumps(row))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=("train", "collect"))
+    parser.add_argument("--games", nargs="+", default=GAMES)
+    parser.add_argument("--encoders", nargs="+", default=("conv", "spiking"))
+    parser.add_argument("--seeds", nargs="+", type=int, default=(0,))
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("overrides", nargs="*", help="further overrides of train.py")
+    args = parser.parse_args()
+    {"train": train, "collect": collect}[args.action](args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The learner on a fake encoder: gradients reach what they should, a known answer is learned."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from agents.config import AgentConfig
+from agents.encoders import Encoding
+from agents.learner import Learner, LearnerInputs
+from agents.network import QNetwork
+from errors import UserError
+
+ACTIONS = 3
+
+
+class FakeEncoder(nn.Module):
+    """Mean brightness of each frame, then one linear layer."""
+
+    latent_dim = 8
+    layer_names = ("fake",)
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 8)
+
+    def forward(self, obs):
+        x = torch.relu(self.linear(obs.float().mean((2, 3)) / 255))
+        return Encoding(x, x.mean().reshape(1), torch.zeros(1))
+
+
+def make(**values):
+    defaults = {"hidden": 32, "target_tau": 1.0, "target_period": 1, "learning_rate": 1e-2}
+    config = AgentConfig(**(defaults | values))
+    torch.manual_seed(0)
+    network = QNetwork(FakeEncoder(), ACTIONS, config)
+    return Learner(network, copy.deepcopy(network), config, target_rate=0.1)
+
+
+def bandit(count=64, generator=None, mask=None):
+    """Bright frames pay for action 0, dark ones for action 2; every episode ends at once."""
+    bright = torch.rand(count, generator=generator) < 0.5
+    obs = (bright[:, None, None, None] * 200).to(torch.uint8).expand(-1, 4, 84, 84).contiguous()
+    action = torch.randint(ACTIONS, (count,), generator=generator)
+    best = torch.where(bright, 0, 2)
+    rewards = torch.zeros(count, 10)
+    rewards[:, 0] = (action == best).float()
+    return LearnerInputs(
+        obs,
+        action,
+        rewards,
+        torch.ones(count, dtype=torch.long),
+        torch.ones(count, dtype=torch.bool),
+        obs,
+        torch.ones(count, ACTIONS, dtype=torch.bool) if mask is None else mask,
+        torch.ones(count),
+        torch.tensor(0.9),
+    )
+
+
+@pytest.mark.parametrize("values", [{"atoms": 1}, {"atoms": 21, "v_min": -2.0, "v_max": 2.0}])
+def test_learns_a_contextual_bandit(values):
+    learner = make(**values)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        learner.update(bandit(generator=generator))
+    obs = torch.zeros(2, 4, 84, 84, dtype=torch.uint8)
+    obs[1] = 200
+    q = learner.network(obs).q
+    assert q.argmax(1).tolist() == [2, 0]
+    assert q[0, 2].item() == pytest.approx(1, abs=0.1)
+    assert q[0, 1].item() == pytest.approx(0, abs=0.1)
+
+
+def test_every_parameter_gets_a_gradient():
+    learner = make()
+    before = [p.clone() for p in learner.params]
+    learner.update(bandit())
+    assert all((p != b).any() for p, b in zip(learner.params, before))
+
+
+def test_target_follows_slowly():
+    learner = make(target_tau=0.1)
+    old = [p.clone() for p in learner.target.parameters()]
+    learner.update(bandit())
+    for target, online, before in zip(
+        learner.target.parameters(), learner.network.parameters(), old
+    ):
+        torch.testing.assert_close(target, before + 0.1 * (online - before))
+
+
+def test_n_and_gamma_anneal():
+    learner = make(n_step_start=10, n_step_end=3, gamma_start=0.9, gamma_end=0.99, anneal_updates=2)
+    assert (learner.n_step(), learner.gamma()) == (10, pytest.approx(0.9))
+    learner.updates = 2
+    assert (learner.n_step(), learner.gamma()) == (3, pytest.approx(0.99))
+
+
+def test_state_goes_round_trip_and_training_goes_on_the_same():
+    a, b = make(), make()
+    generator = torch.Generator().manual_seed(1)
+    a.update(bandit(generator=generator))
+    b.load_state_dict(copy.deepcopy(a.state_dict()))
+    batch = bandit(generator=generator)
+    a.update(batch)
+    b.update(batch)
+    for left, right in zip(a.network.parameters(), b.network.parameters()):
+        assert torch.equal(left, right)
+
+
+def test_nan_loss_is_one_clear_line():
+    learner = make()
+    with torch.no_grad():
+        learner.network.encoder.linear.weight.fill_(float("nan"))
+    outputs = learner.update(bandit())
+    with pytest.raises(UserError, match=r"loss/total became nan.*agent\.learning_rate"):
+        learner.check_finite(outputs)
+
+
+def test_noisy_layers_explore_and_can_be_quiet():
+    learner = make(noisy=True, epsilon_start=0.0, epsilon_end=0.0, eval_epsilon=0.0)
+    obs = bandit(4).obs_tm1
+    quiet = learner.network(obs).q
+    learner.network.resample_noise(torch.Generator().manual_seed(0))
+    assert not torch.equal(learner.network(obs).q, quiet)
+    learner.network.quiet()
+    assert torch.equal(learner.network(obs).q, quiet)
