@@ -6,6 +6,7 @@ Each function makes one matplotlib Figure from records and touches no file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,8 +26,8 @@ SPARSE = 0.15  # share of active neurons below which an encoder counts as sparse
 
 def board_figures(curves: Mapping[str, object], schedule: Sequence) -> dict[str, Figure]:
     """The two figures that TensorBoard gets while a run goes on: tag -> Figure."""
-    known = {game: as_curve(game, rows) for game, rows in curves.items() if len(rows)}
-    if not known:
+    known = {game: as_curve(game, rows) for game, rows in curves.items()}
+    if not any(curve.steps.size for curve in known.values()):
         return {}
     metrics = judge(known, schedule)
     figures = {"figures/forgetting": forgetting_curves(known, as_visits(schedule))}
@@ -45,17 +46,16 @@ def forgetting_curves(curves: Mapping[str, Curve], visits: Sequence[Visit]) -> F
     dress(axes, ylabel="human-normalised score", xlabel="agent steps")
     for game, curve in curves.items():
         axes.plot(*curve, **look(order[game]), linewidth=1.1, alpha=0.75)
-        for k, visit in enumerate(v for v in visits if v.game == game):
+        for visit in (v for v in visits if v.game == game):
             part = _part(curve, visit, last)
             axes.plot(*part, **look(order[game]), linewidth=3.2, solid_capstyle="round")
-            del k
         axes.plot([], [], **look(order[game]), linewidth=3, label=game)
     _boundaries(axes, visits)
     _references(axes, curves.values())
     step_axis(axes, last)
     axes.legend(
         loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
+        bbox_to_anchor=(1.06, 0.5),
         frameon=False,
         fontsize=9,
         title="thick: in training",
@@ -75,7 +75,7 @@ def small_multiples(
     curves: Mapping[str, Curve], visits: Sequence[Visit], metrics: ContinualMetrics | None = None
 ) -> Figure:
     """One panel a game, each on its own scale, its training stretches shaded."""
-    columns = 1 if len(curves) == 1 else 2 if len(curves) <= 4 else 3
+    columns = {1: 1, 2: 2, 4: 2}.get(len(curves), 3)
     rows = -(-len(curves) // columns)
     figure = new_figure(0.5 + 2.2 * rows)
     panels = figure.subplots(rows, columns, sharex=True, squeeze=False)
@@ -83,8 +83,10 @@ def small_multiples(
     for k, (game, curve) in enumerate(curves.items()):
         axes, style = panels.flat[k], look(k)
         lost = metrics.forgetting_by_game.get(game) if metrics else None
-        note = "" if lost is None else f"   forgetting {digits(lost, signed=True)}"
-        dress(axes, title=f"{game}{note}")
+        dress(axes, title=game)
+        if lost is not None:
+            note = f"lost {digits(lost)}" if lost >= 0 else f"gained {digits(-lost)}"
+            axes.set_title(note, loc="right", fontsize=9, color=FAINT)
         for visit in visits:
             if visit.game == game:
                 end = last if visit.end is None else visit.end
@@ -136,7 +138,7 @@ def task_by_time(metrics: ContinualMetrics, curves: Mapping[str, Curve]) -> Figu
     for side in axes.spines.values():
         side.set_visible(False)
     axes.set_title(
-        "Human-normalised score of every game at the end of each visit (outlined: just trained)",
+        "Score of every game at the end of each visit (human = 1; outlined: just trained)",
         loc="left",
         fontsize=11,
         fontweight="bold",
@@ -166,18 +168,10 @@ def spikes_per_layer(log: RunLog) -> Figure | None:
     if top > 0.5 * SPARSE:
         axes.set_ylim(0, max(1.1 * top, 1.15 * SPARSE))
         axes.axhline(SPARSE, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-        axes.annotate(
-            f"sparse below {SPARSE:.0%}",
-            (0.01, SPARSE),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            fontsize=8,
-            color=FAINT,
-        )
+        _side_note(axes, SPARSE, f"sparse: < {SPARSE:.0%}")
     _boundaries(axes, log.visits)
     step_axis(axes, log.last_step)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.4), frameon=False, fontsize=9)
     return figure
 
 
@@ -253,22 +247,29 @@ def _boundaries(axes: Axes, visits: Sequence[Visit]) -> None:
 def _references(axes: Axes, curves) -> None:
     """Lines at random = 0 and human = 1 where the curves come near them."""
     scores = np.concatenate([c.scores for c in curves])
+    if not scores.size:
+        return
     low, high = min(scores.min(), 0.0), scores.max()
     margin = 0.06 * max(high - low, 0.05)
     axes.set_ylim(low - margin, high + margin)
     for value, name in ((0.0, "random"), (1.0, "human")):
         if low - margin <= value <= high + margin:
             axes.axhline(value, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-            axes.annotate(
-                name,
-                (1.0, value),
-                xycoords=("axes fraction", "data"),
-                xytext=(-3, 2),
-                textcoords="offset points",
-                ha="right",
-                fontsize=8,
-                color=FAINT,
-            )
+            _side_note(axes, value, name)
+
+
+def _side_note(axes: Axes, value: float, text: str) -> None:
+    """A word at the right end of a reference line, outside of the data."""
+    axes.annotate(
+        text,
+        (1.0, value),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8,
+        color=FAINT,
+    )
 
 
 def _last_step(curves: Mapping[str, Curve], visits: Sequence[Visit]) -> float:
@@ -289,7 +290,7 @@ def _stretches(curve: Curve, visits: Sequence[Visit]) -> list[Curve]:
         return [curve]
     bounds = [v.start for v in visits] + [np.inf]
     parts = []
-    for start, end in zip(bounds, bounds[1:]):
+    for start, end in pairwise(bounds):
         inside = (curve.steps > start) & (curve.steps <= end)
         if inside.any():
             parts.append(Curve(curve.steps[inside], curve.scores[inside]))

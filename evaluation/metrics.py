@@ -168,7 +168,11 @@ def continual_metrics(
 
 
 def as_curve(game: str, rows: object) -> Curve:
-    """A `Curve` from a curve, a tuple (steps, scores), or rows [[step, score], ...]."""
+    """A `Curve` from a curve, a tuple (steps, scores), or rows [[step, score], ...].
+
+    Scores that are not finite are left out: a game without published constants has no
+    normalised score.
+    """
     if isinstance(rows, tuple) and len(rows) == 2:  # a Curve is such a tuple
         steps, scores = (np.asarray(x, float) for x in rows)
     else:
@@ -178,7 +182,8 @@ def as_curve(game: str, rows: object) -> Curve:
         raise ValueError(f"curve of {game}: steps {steps.shape} and scores {scores.shape} differ")
     if (np.diff(steps) < 0).any():
         raise ValueError(f"curve of {game}: steps go back")
-    return Curve(steps, scores)
+    finite = np.isfinite(scores)
+    return Curve(steps[finite], scores[finite])
 
 
 def as_visits(schedule: Sequence[Sequence]) -> tuple[Visit, ...]:

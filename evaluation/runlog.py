@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from errors import UserError
-from evaluation.metrics import ContinualMetrics, Curve, Visit, continual_metrics
+from evaluation.metrics import ContinualMetrics, Curve, Visit, as_curve, continual_metrics
 
 FILE_NAME = "metrics.jsonl"
 _NOT_NUMBERS = {"step", "kind", "task", "game"}
@@ -173,6 +173,4 @@ def _add(log: RunLog, line: dict) -> None:
 
 
 def _curve(pairs: list) -> Curve:
-    table = np.array([p for p in pairs if p[1] is not None], float).reshape(-1, 2)
-    table = table[np.isfinite(table[:, 1])]
-    return Curve(table[:, 0], table[:, 1])
+    return as_curve("", [p for p in pairs if p[1] is not None])

@@ -69,7 +69,7 @@ def short(number: float) -> str:
 def two_digits(value: float | None, signed: bool = False) -> str:
     """A score for a table or a cell: two decimals, one from 10 on; a dash where there is none."""
     if value is None or value != value:
-        return "–"
+        return "-"
     digits = 2 if abs(value) < 9.995 else 1
     text = f"{value:{'+' if signed else ''}.{digits}f}"
     return text.replace("-0.00", "0.00").replace("+0.00", "0.00")

@@ -1,0 +1,169 @@
+"""runs/<name>/report/: one HTML page with the table, the figures and the configuration of a run.
+
+Made from metrics.jsonl, config.yaml and manifest.json alone, at any time, also of a run that is
+still going on or of one from another machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evaluation.metrics import ContinualMetrics
+from evaluation.runlog import RunLog, read_run_log
+from evaluation.style import short, two_digits
+from evaluation.summary import HEADERS, NOTE, cells, summarise
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# figure -> what to see in it; in the order of the page
+CAPTIONS = {
+    "forgetting": "Every game is evaluated all through the run. Thick: while it was being trained.",
+    "games": "The same, one game a panel on its own scale; shaded: its training.",
+    "task_by_time": "Read along a row: how a game rises when it is trained and what remains of it.",
+    "returns": "Episodes played while training, exploration included. Line: moving mean.",
+    "spikes": "Mean firing rate of each layer of the encoder.",
+    "losses": "Named losses of the learner. Line: moving mean.",
+}
+# metric -> (name on the page, what it says)
+METRICS = {
+    "average": ("average score", "mean over all games at the end"),
+    "forgetting": ("forgetting", "mean loss since each game's latest visit"),
+    "backward_transfer": ("backward transfer", "minus that loss, games but the last"),
+    "forward_transfer": ("forward transfer", "area gained against training alone"),
+    "intransigence": ("intransigence", "what training alone reaches beyond this run"),
+    "cora_forgetting": ("CORA isolated forgetting", "first cycle, scaled by the run's own maximum"),
+    "cora_zero_shot": ("CORA zero-shot transfer", "first cycle, scaled by the run's own maximum"),
+}
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1010px; margin: 2rem auto;
+       padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
+.faint { color: #666; font-size: .9rem; }
+table { border-collapse: collapse; margin: .8rem 0; }
+th, td { padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+img { max-width: 100%; } figure { margin: 1.6rem 0; } figcaption { color: #666; font-size: .9rem; }
+pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .8rem; }
+"""
+
+
+def write_report(run_folder: Path | str) -> Path:
+    """Write report/report.html (figures embedded) and report/*.png; returns the page's path.
+
+    Raises:
+        UserError: the run's metrics.jsonl is missing or damaged.
+    """
+    folder = Path(run_folder)
+    log = read_run_log(folder)
+    metrics = log.metrics()
+    report = folder / "report"
+    report.mkdir(exist_ok=True)
+    for old in report.glob("*.png"):
+        old.unlink()
+    images = {}
+    for name, figure in run_figures(log, metrics).items():
+        images[name] = _png(figure)
+        (report / f"{name}.png").write_bytes(images[name])
+    path = report / "report.html"
+    path.write_text(_page(folder, log, metrics, images), encoding="utf-8")
+    return path
+
+
+def run_figures(log: RunLog, metrics: ContinualMetrics) -> dict[str, Figure]:
+    """All figures that a run's numbers allow: name -> Figure, in the order of `CAPTIONS`."""
+    from evaluation import figures
+
+    curves = log.curves()
+    made: dict[str, Figure | None] = {}
+    if any(curve.steps.size for curve in curves.values()):
+        made["forgetting"] = figures.forgetting_curves(curves, log.visits)
+        made["games"] = figures.small_multiples(curves, log.visits, metrics)
+        if metrics.visits:
+            made["task_by_time"] = figures.task_by_time(metrics, curves)
+    made["returns"] = figures.training_returns(log)
+    made["spikes"] = figures.spikes_per_layer(log)
+    made["losses"] = figures.losses(log)
+    return {name: made[name] for name in CAPTIONS if made.get(name) is not None}
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _page(folder: Path, log: RunLog, metrics: ContinualMetrics, images: dict[str, bytes]) -> str:
+    manifest = _manifest(folder / "manifest.json")
+    parts = [
+        f"<h1>{escape(folder.resolve().name)}</h1>",
+        f'<p class="faint">{escape(_line(log, manifest))}</p>',
+        _table([HEADERS, *(cells(row) for row in summarise(log))]),
+        f'<p class="faint">{escape(NOTE)}</p>',
+        "<h2>Continual learning</h2>",
+        _metrics(metrics),
+    ]
+    for name, image in images.items():
+        data = base64.b64encode(image).decode()
+        parts.append(
+            f'<figure><img alt="{name}" src="data:image/png;base64,{data}">'
+            f"<figcaption>{escape(CAPTIONS[name])}</figcaption></figure>"
+        )
+    for title, file in (("Manifest", "manifest.json"), ("Configuration", "config.yaml")):
+        if (folder / file).exists():
+            text = escape((folder / file).read_text(encoding="utf-8"))
+            parts.append(f"<details><summary>{title}</summary><pre>{text}</pre></details>")
+    body = "\n".join(parts)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{escape(folder.resolve().name)}</title><style>{STYLE}</style></head>\n"
+        f"<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _line(log: RunLog, manifest: dict) -> str:
+    """What was run, in one line."""
+    cycles = max(log.cycles, default=0) + 1
+    steps = short(log.last_step)
+    said = [
+        f"{', '.join(log.games)} in {cycles} cycle{'s' if cycles > 1 else ''}",
+        f"{steps} agent steps ({short(4 * log.last_step)} frames)",
+    ]
+    budget = manifest.get("budget_agent_steps")
+    if isinstance(budget, int) and budget > log.last_step:
+        said[-1] += f" of {short(budget)}"
+    said += [f"{key} {manifest[key]}" for key in ("seed", "device") if key in manifest]
+    if manifest.get("commit"):
+        said.append(f"commit {str(manifest['commit'])[:12]}")
+    return "; ".join(said)
+
+
+def _metrics(metrics: ContinualMetrics) -> str:
+    numbers = metrics.as_dict()
+    rows = [("", "value", "meaning")]
+    for key, (name, meaning) in METRICS.items():
+        if numbers[key] is None and key in ("forward_transfer", "intransigence"):
+            meaning = "needs runs of each game alone"
+        rows.append((name, two_digits(numbers[key]), meaning))
+    return _table(rows)
+
+
+def _table(rows: list) -> str:
+    head, *body = rows
+    cell = "".join(f"<th>{escape(x)}</th>" for x in head)
+    lines = ["<tr>" + "".join(f"<td>{escape(x)}</td>" for x in row) + "</tr>" for row in body]
+    return f"<table><tr>{cell}</tr>\n" + "\n".join(lines) + "</table>"
+
+
+def _manifest(path: Path) -> dict:
+    """The manifest, empty where there is none that can be read: it only adds to the header."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
