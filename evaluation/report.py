@@ -48,6 +48,7 @@ h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-t
 table { border-collapse: collapse; margin: .8rem 0; }
 th, td { padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
+.words th:last-child, .words td:last-child { text-align: left; }
 img { max-width: 100%; } figure { margin: 1.6rem 0; } figcaption { color: #666; font-size: .9rem; }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .8rem; }
 """
@@ -150,14 +151,14 @@ def _metrics(metrics: ContinualMetrics) -> str:
         if numbers[key] is None and key in ("forward_transfer", "intransigence"):
             meaning = "needs runs of each game alone"
         rows.append((name, two_digits(numbers[key]), meaning))
-    return _table(rows)
+    return _table(rows, "words")
 
 
-def _table(rows: list) -> str:
+def _table(rows: list, kind: str = "numbers") -> str:
     head, *body = rows
     cell = "".join(f"<th>{escape(x)}</th>" for x in head)
     lines = ["<tr>" + "".join(f"<td>{escape(x)}</td>" for x in row) + "</tr>" for row in body]
-    return f"<table><tr>{cell}</tr>\n" + "\n".join(lines) + "</table>"
+    return f'<table class="{kind}"><tr>{cell}</tr>\n' + "\n".join(lines) + "</table>"
 
 
 def _manifest(path: Path) -> dict:

@@ -1,4 +1,4 @@
-"""The table at the end of a run: what every game was worth at its start, at its best, at the end."""
+"""The table at the end of a run: what every game was worth at first, at its best, and at last."""
 
 from __future__ import annotations
 

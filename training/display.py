@@ -180,6 +180,7 @@ class LiveDisplay(Display):
     def render(self) -> Any:
         """The picture as a rich renderable."""
         from rich.console import Group
+        from rich.padding import Padding
         from rich.panel import Panel
         from rich.progress_bar import ProgressBar
         from rich.table import Table
@@ -201,6 +202,7 @@ class LiveDisplay(Display):
         losses = "  ".join(f"{name} {value:.3g}" for name, value in self.losses.items())
         foot = Text(self.message or (f"losses: {losses}" if losses else ""), style="dim")
         bar = ProgressBar(total=self.total, completed=min(self.step, self.total))
+        bar = Padding(bar, (0, 0, 1, 0))  # a bar alone does not end its line
         return Panel(Group(Text(self.progress()), bar, table, foot), title="engram", width=78)
 
 
