@@ -44,11 +44,16 @@ def train(argv: Sequence[str]) -> int:
     from training.config import load_config
 
     config = load_config(argv)  # before the slow imports: mistakes are answered at once
-    from envs import hns
-    from evaluation import Evaluator, continual_metrics, print_summary, write_report
-    from training.build import build_agent, choose_device, make_training_env, named_seeds
     from training.checkpoint import CheckpointStore
     from training.display import make_display
+
+    from envs.scores import hns
+    from evaluation import continual_metrics
+    from evaluation.evaluator import Evaluator
+    from evaluation.figures import board_figures
+    from evaluation.report import write_report
+    from evaluation.summary import print_summary
+    from training.build import build_agent, choose_device, make_training_env, named_seeds, shared_outputs
     from training.folder import RunFolder
     from training.runner import Interrupted, Runner
     from training.telemetry import Telemetry
@@ -60,15 +65,16 @@ def train(argv: Sequence[str]) -> int:
     folder = RunFolder(config)
     folder.write_manifest(config, device, sequence.games)
     print(f"{folder.path}: {describe(sequence, device)}", flush=True)
-    telemetry = Telemetry(folder.path, sequence.games)
+    telemetry = Telemetry(folder.path, sequence.games, board_figures)
     evaluator = Evaluator(
-        {task.name: task for task in sequence},
+        [sequence.game_task(game) for game in sequence.games],
         config.protocol,
         episodes=config.eval.episodes,
         num_envs=config.eval.num_envs,
         seed=named_seeds(config.seed)["eval"],
         max_steps=config.eval.max_steps,
         epsilon=config.agent.eval_epsilon,
+        full_actions=shared_outputs(config),
     )
     with make_display(config.display, sequence) as display:
         runner = Runner(

@@ -1,6 +1,6 @@
 """The agent: acts, remembers, learns.
 
-    agent.begin_task(game, mask)
+    agent.begin_task(game)
     actions = agent.act(obs)            # while the emulators run, agent.learn()
     agent.observe(transition)
     agent.end_task(obs)
@@ -43,8 +43,7 @@ class Agent:
     Args:
         config: values of the agent.
         encoder: values of the encoder.
-        num_actions: width A of the output, shared by all games.
-        num_games: how many distinct games the sequence has.
+        masks: bool [G, A], the actions that each game of the sequence has; A outputs are shared.
         total_steps: agent steps of the whole run; the importance exponent is annealed over it.
         seed: integer, split into named generators; no global generator is read.
         device: torch device.
@@ -55,8 +54,7 @@ class Agent:
         self,
         config: AgentConfig,
         encoder: EncoderConfig,
-        num_actions: int,
-        num_games: int,
+        masks: np.ndarray,
         total_steps: int,
         seed: int,
         device: torch.device | str = "cpu",
@@ -68,9 +66,10 @@ class Agent:
         self.explore_rng = np.random.default_rng(seeds[0])
         self.sample_rng = np.random.default_rng(seeds[1])
         init_seed, noise_seed = (int(s.generate_state(1)[0]) for s in seeds[2:])
+        rng = torch.Generator().manual_seed(init_seed)
         with torch.random.fork_rng(devices=[]):  # layers' own initialisers know no generator
             torch.random.default_generator.manual_seed(init_seed)
-            network = QNetwork(make_encoder(encoder), num_actions, config)
+            network = QNetwork(make_encoder(encoder, rng), masks.shape[1], config)
         self.network = network.to(self.device)
         target = copy.deepcopy(self.network)
         self.learner = Learner(self.network, target, config, encoder.target_rate, cuda_graph)
@@ -82,18 +81,17 @@ class Agent:
             prioritised=config.prioritised,
             alpha=config.priority_alpha,
         )
-        self.masks = torch.ones(num_games, num_actions, dtype=torch.bool, device=self.device)
+        self.masks = torch.as_tensor(masks, device=self.device)
+        self.allowed = [np.flatnonzero(mask) for mask in masks]
         self.game = 0
-        self.first_visit = True
         self.steps = 0  # agent steps of the run
-        self.game_steps = [0] * num_games  # agent steps in each game
+        self.game_steps = [0] * len(masks)  # agent steps in each game
         self.last: LearnerOutputs | None = None
 
     # -- tasks ----------------------------------------------------------------------------------
-    def begin_task(self, game: int, mask: np.ndarray) -> None:
-        """The game with this index starts now; mask [A] marks the actions it has."""
+    def begin_task(self, game: int) -> None:
+        """The game with this index starts now."""
         self.game = game
-        self.masks[game] = torch.as_tensor(mask, device=self.device)
 
     def end_task(self, obs: np.ndarray) -> None:
         """The task stops at obs [N, 4, 84, 84]; running episodes bootstrap from there."""
@@ -111,7 +109,7 @@ class Agent:
         """Epsilon-greedy actions [N] for obs [N, 4, 84, 84]."""
         rng, count = self.explore_rng, len(obs)
         epsilon = 0.0 if self.config.noisy else self.epsilon()
-        allowed = np.flatnonzero(self.masks[self.game].cpu().numpy())
+        allowed = self.allowed[self.game]
         random = rng.random(count) < epsilon
         actions = allowed[rng.integers(len(allowed), size=count)]
         if self.steps < self.config.learn_start or random.all():
@@ -224,7 +222,6 @@ class Agent:
     def state_dict(self) -> dict:
         return {
             "learner": self.learner.state_dict(),
-            "masks": self.masks.cpu(),
             "game": self.game,
             "steps": self.steps,
             "game_steps": list(self.game_steps),
@@ -236,7 +233,6 @@ class Agent:
 
     def load_state_dict(self, state: dict) -> None:
         self.learner.load_state_dict(state["learner"])
-        self.masks.copy_(state["masks"])
         self.game, self.steps = state["game"], state["steps"]
         self.game_steps = list(state["game_steps"])
         self.explore_rng.bit_generator.state = state["explore_rng"]

@@ -70,15 +70,25 @@ class AgentConfig:
         for key in at_least_one.split():
             value = getattr(self, key)
             require(value >= 1, f"agent.{key}={value} must be at least 1")
-        for key in (
-            "epsilon_start epsilon_end eval_epsilon gamma_start gamma_end priority_alpha "
-            "priority_beta"
-        ).split():
+        for key in [
+            "epsilon_start",
+            "epsilon_end",
+            "eval_epsilon",
+            "gamma_start",
+            "gamma_end",
+            "priority_alpha",
+            "priority_beta",
+        ]:
             value = getattr(self, key)
             require(0 <= value <= 1, f"agent.{key}={value} must lie between 0 and 1")
-        for key in (
-            "weight_decay max_grad_norm learn_start epsilon_decay spike_rate_weight noisy_sigma"
-        ).split():
+        for key in [
+            "weight_decay",
+            "max_grad_norm",
+            "learn_start",
+            "epsilon_decay",
+            "spike_rate_weight",
+            "noisy_sigma",
+        ]:
             value = getattr(self, key)
             require(value >= 0, f"agent.{key}={value} must not be negative")
         require(self.learning_rate > 0, "agent.learning_rate must be above 0")

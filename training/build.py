@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from agents.agent import Agent
-from envs import Task, make_vector_env
+from envs import Task, make_action_set, make_vector_env
 from errors import UserError
 from training.config import RunConfig
 
@@ -50,15 +50,15 @@ def make_training_env(config: RunConfig, task: Task, visit: int) -> Any:
 def build_agent(config: RunConfig, device: torch.device) -> Agent:
     """The agent, with as many outputs as the sequence needs."""
     tasks = config.sequence.tasks()
-    env = make_training_env(config, tasks[0], 0)
-    num_actions = env.num_actions
-    env.close()
+    masks = [
+        make_action_set(tasks.game_task(game).rom, config.protocol, shared_outputs(config)).mask
+        for game in tasks.games
+    ]
     return Agent(
         config.agent,
         config.encoder,
-        num_actions,
-        len(tasks.games),
-        total_steps=sum(task.steps for task in tasks),
+        np.stack(masks),
+        total_steps=tasks.total_steps,
         seed=named_seeds(config.seed)["agent"],
         device=device,
         cuda_graph=config.device.cuda_graph and device.type == "cuda",

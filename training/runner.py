@@ -15,15 +15,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from training.checkpoint import CheckpointStore
 
 from agents.agent import Agent, Transition
 from envs import Task, TaskSequence
 from errors import UserError
-from training.checkpoint import CheckpointStore
 
 
 class Interrupted(Exception):
@@ -32,10 +32,6 @@ class Interrupted(Exception):
     def __init__(self, step: int, signum: int) -> None:
         super().__init__(f"stopped at step {step}")
         self.step, self.signum = step, signum
-
-
-class GameEvaluator(Protocol):
-    def evaluate(self, policy: Callable, game: str) -> Any: ...
 
 
 @dataclass
@@ -47,8 +43,6 @@ class Progress:
     visit_step: int = 0  # agent steps done in it
     in_visit: bool = False  # its environment is running
     evaluated_at: int = -1  # step of the last evaluation
-    curves: dict[str, list[list[float]]] = field(default_factory=dict)  # game -> [[step, hns]]
-    schedule: list[list] = field(default_factory=list)  # [[game, begin, end or None]]
 
 
 class StopSignal:
@@ -81,8 +75,8 @@ class Runner:
         sequence: the tasks.
         make_env: (task, visit index) -> training environment.
         agent: the agent.
-        evaluator: evaluates a policy on one game, by name.
-        judge: (curves, schedule) -> dict of continual metrics.
+        evaluator: its `evaluate_all(policy)` plays all games (evaluation/evaluator.py).
+        judge: (curves, schedule) -> continual metrics, with `as_dict()`.
         normalise: (game, raw score) -> human-normalised score.
         telemetry, display: where numbers go.
         store: checkpoints.
@@ -94,8 +88,8 @@ class Runner:
         sequence: TaskSequence,
         make_env: Callable[[Task, int], Any],
         agent: Agent,
-        evaluator: GameEvaluator,
-        judge: Callable[[dict, list], dict[str, float]],
+        evaluator: Any,
+        judge: Callable[[dict, list], Any],
         normalise: Callable[[str, float], float],
         telemetry: Any,
         display: Any,
@@ -112,8 +106,6 @@ class Runner:
         self.games = sequence.games
         self.progress = Progress()
         self.env: Any = None
-        self.obs: np.ndarray | None = None
-        self.first: np.ndarray | None = None
         self._rate_mark = (time.perf_counter(), 0)
         self._excluded_seconds = 0.0  # evaluation and checkpoints since the mark
 
@@ -156,19 +148,16 @@ class Runner:
     def _begin(self, task: Task, game: int) -> None:
         p = self.progress
         self.env = self.make_env(task, p.visit)
-        self.obs, _ = self.env.reset()
-        self.first = np.ones(self.env.num_envs, bool)
-        self.agent.begin_task(game, self.env.action_mask)
+        self.env.reset()
+        self.agent.begin_task(game)
         p.in_visit, p.visit_step = True, 0
-        p.schedule.append([task.name, p.step, None])
         self._task_event("begin", task)
 
     def _end(self, task: Task) -> None:
         p = self.progress
-        self.agent.end_task(self.obs)
+        self.agent.end_task(self.env.observations)
         if p.evaluated_at != p.step:
             self._evaluate()
-        p.schedule[-1][2] = p.step
         self._task_event("end", task)
         self._continual()
         self.env.close()
@@ -179,16 +168,14 @@ class Runner:
     # -- one vector step ------------------------------------------------------------------------
     def _step(self) -> None:
         p, env, agent = self.progress, self.env, self.agent
-        actions = agent.act(self.obs)
+        obs_tm1, first = env.observations, env.episode_starts
+        actions = agent.act(obs_tm1)
         env.send(actions)
         agent.learn()
-        obs, reward, terminated, truncated, info = env.recv()
+        _, reward, terminated, truncated, info = env.recv()
         agent.observe(
-            Transition(
-                self.obs, actions, reward, terminated, truncated, self.first, info["final_obs"]
-            )
+            Transition(obs_tm1, actions, reward, terminated, truncated, first, info["final_obs"])
         )
-        self.obs, self.first = obs, info["episode_over"]
         p.step += env.num_envs
         p.visit_step += env.num_envs
         for i in np.flatnonzero(info["episode_over"]):
@@ -214,15 +201,14 @@ class Runner:
     def _evaluate(self) -> None:
         p = self.progress
         begin = time.perf_counter()
-        for index, game in enumerate(self.games):
-            self.display.note(f"evaluating {game}")
-            result = self.evaluator.evaluate(
-                lambda obs, _game, index=index: self.agent.eval_policy(obs, index), game
-            )
+        self.display.note("evaluating all games")
+        results = self.evaluator.evaluate_all(
+            lambda obs, game: self.agent.eval_policy(obs, game.index)
+        )
+        visit = min(p.visit, len(self.sequence) - 1)
+        for game, result in results.items():
             returns = [float(r) for r in result.returns]
             hns = float(np.mean([self.normalise(game, r) for r in returns]))
-            p.curves.setdefault(game, []).append([p.step, hns])
-            visit = min(p.visit, len(self.sequence) - 1)
             self.telemetry.eval(p.step, visit, game, returns, hns)
             self.display.eval(game, float(np.mean(returns)), hns)
         p.evaluated_at = p.step
@@ -231,14 +217,13 @@ class Runner:
 
     def _continual(self) -> None:
         p = self.progress
-        metrics = self.judge(p.curves, p.schedule)
-        if metrics:
-            self.telemetry.continual(p.step, metrics)
-            self.display.continual(metrics)
+        metrics = self.judge(self.telemetry.curves, self.telemetry.schedule)
+        self.telemetry.continual(p.step, metrics)
+        self.display.continual(metrics)
 
     def _task_event(self, event: str, task: Task) -> None:
         p = self.progress
-        cycle = p.visit // (len(self.sequence) // self.sequence.cycles)
+        cycle = self.sequence.cycle_of(p.visit)
         self.telemetry.task(p.step, p.visit, task.name, event, task.steps, cycle)
 
     # -- state ----------------------------------------------------------------------------------
@@ -250,7 +235,6 @@ class Runner:
             "agent": self.agent.state_dict(),
             "replay": self.agent.replay.state_dict(),
             "env": self.env.state_dict() if self.env is not None else None,
-            "first": self.first,
             "telemetry": self.telemetry.state_dict(),
         }
         self.store.save(p.step, state)
@@ -265,8 +249,7 @@ class Runner:
             self.agent.replay.load_state_dict(state["replay"])
             if p.in_visit:
                 self.env = self.make_env(self.sequence[p.visit], p.visit)
-                self.obs = self.env.load_state_dict(state["env"])
-                self.first = np.asarray(state["first"])
+                self.env.load_state_dict(state["env"])
         except (KeyError, TypeError, RuntimeError) as error:
             raise UserError(
                 f"the checkpoint of step {self.store.latest()} does not fit this program "

@@ -26,9 +26,7 @@ def test_double_q_evaluates_the_selected_action():
     value = torch.tensor([[10.0, 20.0, 30.0]])
     select = torch.tensor([[1.0, 0.0, 5.0]])
     mask = torch.tensor([[True, True, False]])  # the best one does not exist in this game
-    target = losses.double_q_targets(
-        value, select, mask, torch.tensor([1.0]), torch.tensor([0.9])
-    )
+    target = losses.double_q_targets(value, select, mask, torch.tensor([1.0]), torch.tensor([0.9]))
     assert target.item() == pytest.approx(1 + 0.9 * 10)
 
 
@@ -38,7 +36,9 @@ def projection_by_loop(probs, r, discount, support):
     delta = support[1] - support[0]
     for b in range(len(probs)):
         for j, z in enumerate(support):
-            position = (np.clip(r[b] + discount[b] * z, support[0], support[-1]) - support[0]) / delta
+            position = (
+                np.clip(r[b] + discount[b] * z, support[0], support[-1]) - support[0]
+            ) / delta
             low, high = int(np.floor(position)), int(np.ceil(position))
             if low == high:
                 out[b, low] += probs[b, j]

@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 
 from envs import PROTOCOLS
+from envs.sequences import SEQUENCES
 from errors import UserError
 from training.config import CONFIG_DIR, differences, load_config, to_yaml
 
-GROUPS = sorted(
-    f"{path.parent.name}={path.stem}" for path in CONFIG_DIR.glob("*/*.yaml")
-)
+GROUPS = sorted(f"{path.parent.name}={path.stem}" for path in CONFIG_DIR.glob("*/*.yaml"))
 
 
 @pytest.mark.parametrize("choice", GROUPS)
@@ -60,6 +59,11 @@ def test_differences_name_the_key():
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_protocol_files_say_what_the_code_says(name):
     assert load_config([f"protocol={name}"]).protocol == PROTOCOLS[name]()
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_sequence_files_say_what_the_code_says(name):
+    assert load_config([f"sequence={name}"]).sequence.tasks() == SEQUENCES[name].build()
 
 
 def test_no_yaml_file_is_orphaned():
