@@ -1,0 +1,29 @@
+"""The substrate: the spiking encoder as an integer program on a simulated spike-event core."""
+
+from .compile import CoreProgram, compile_encoder, recompile
+from .core import CoreResult, EventCore
+from .ledger import Bill, Ledger
+from .limits import CoreSpec
+from .prices import TABLES, Price, PriceTable
+from .quantise import QuantConfig, QuantNetwork, quantise
+from .spec import CompileError, LayerSpec, NetworkSpec
+
+__all__ = [
+    "TABLES",
+    "Bill",
+    "CompileError",
+    "CoreProgram",
+    "CoreResult",
+    "CoreSpec",
+    "EventCore",
+    "LayerSpec",
+    "Ledger",
+    "NetworkSpec",
+    "Price",
+    "PriceTable",
+    "QuantConfig",
+    "QuantNetwork",
+    "compile_encoder",
+    "quantise",
+    "recompile",
+]

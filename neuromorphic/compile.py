@@ -1,0 +1,149 @@
+"""From an encoder to a program for the core: quantise, lay out, cut, place.
+
+    program = compile_encoder(encoder, CoreSpec.loihi1())
+
+`encoder` is anything with a method `layers_spec() -> NetworkSpec`, a NetworkSpec, a QuantNetwork
+or a quantised twin. Spikes do not depend on the core: a core only limits what fits, and how.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from errors import UserError
+
+from .kernels import (
+    DRIVEN_UPDATES,
+    IDLE_UPDATES,
+    INPUT_EVENTS,
+    SATURATIONS,
+    SPIKES,
+    SYNAPTIC_OPS,
+    WRAPS,
+)
+from .ledger import Ledger
+from .limits import CoreSpec
+from .placement import Placement, place
+from .program import CHANNELS, NEURONS, POSITIONS, FlatProgram, flatten
+from .quantise import QuantConfig, QuantNetwork, quantise
+from .spec import CompileError, NetworkSpec
+from .tiling import LayerCut, cut_layer
+
+_COLUMNS = {
+    "input_event": INPUT_EVENTS,
+    "synaptic_op": SYNAPTIC_OPS,
+    "neuron_update_driven": DRIVEN_UPDATES,
+    "neuron_update_idle": IDLE_UPDATES,
+    "spike": SPIKES,
+    "current_wrap": WRAPS,
+    "membrane_saturation": SATURATIONS,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class CoreProgram:
+    """A network that fits a core: its integers, its layout for the kernels, its place."""
+
+    network: QuantNetwork
+    flat: FlatProgram
+    placement: Placement
+    core: CoreSpec
+
+    def latent_order(self) -> np.ndarray | None:
+        """Where each latent value lies in the core's order; None where they agree."""
+        channels, height, width = self.network.spec.shapes()[-1]
+        if self.network.spec.latent_order == "hwc" or height * width == 1 or channels == 1:
+            return None
+        order = np.arange(height * width * channels).reshape(height, width, channels)
+        return order.transpose(2, 0, 1).ravel()
+
+    def ledger(self, statistics: np.ndarray, neuron_spikes: np.ndarray, decisions: int) -> Ledger:
+        """Statistics [layers, STATISTICS] and spikes [neurons] of `decisions` as a ledger."""
+        layers = []
+        other = dict.fromkeys(
+            ("spike_message", "hop_east_west", "hop_north_south", "chip_crossing"), 0
+        )
+        depth = len(self.flat.layout)
+        for row, counts, routes in zip(self.flat.layout, statistics, self.placement.routes):
+            neurons = int(row[POSITIONS] * row[CHANNELS])
+            layer = {event: int(counts[column]) for event, column in _COLUMNS.items()}
+            layer["neuron_update_pipeline"] = neurons * (depth - 1) * decisions
+            layers.append(layer)
+            spikes = neuron_spikes[row[NEURONS] : row[NEURONS] + neurons].astype(np.int64)
+            other["spike_message"] += int(spikes @ routes.messages)
+            other["hop_east_west"] += int(spikes @ routes.east_west)
+            other["hop_north_south"] += int(spikes @ routes.north_south)
+            other["chip_crossing"] += int(spikes @ routes.crossings)
+        other["frame_event"] = layers[0]["input_event"]
+        return Ledger(
+            decisions,
+            self.network.spec.time_steps,
+            tuple(layers),
+            other,
+            tuple(self.network.spec.dense_macs()),
+        )
+
+
+def network_of(encoder: object, quant: QuantConfig | None = None) -> QuantNetwork:
+    """The integer network of whatever can be compiled. Raises UserError for anything else."""
+    if isinstance(encoder, QuantNetwork):
+        if quant is not None and quant != encoder.config:
+            raise ValueError("the network is quantised already; its QuantConfig cannot change")
+        return encoder
+    if hasattr(encoder, "quantised"):
+        return network_of(encoder.quantised(), quant)
+    if hasattr(encoder, "layers_spec"):
+        encoder = encoder.layers_spec()
+    if not isinstance(encoder, NetworkSpec):
+        raise UserError(
+            f"encoder: {type(encoder).__name__} cannot run on the event core; "
+            "use a spiking encoder (encoder=spiking)"
+        )
+    return quantise(encoder, quant)
+
+
+def compile_encoder(
+    encoder: object, core: CoreSpec | None = None, quant: QuantConfig | None = None
+) -> CoreProgram:
+    """Compile for `core` (default: Loihi 2). Raises CompileError naming the broken limit."""
+    core = core or CoreSpec.loihi2()
+    network = network_of(encoder, quant)
+    if network.config.weight_bits > core.weight_bits:
+        raise CompileError(
+            "weight bits",
+            1,
+            f"weights of {network.config.weight_bits} bits on a core of {core.weight_bits}",
+            f"set weight_bits to {core.weight_bits} or less",
+        )
+    shapes = network.spec.shapes()
+    dense = [layer.kind == "dense" for layer in network.layers]
+    cuts: list[LayerCut] = []
+    for number in range(len(network.layers), 0, -1):
+        above = cuts[0] if cuts else None
+        cut = cut_layer(
+            network.layers[number - 1], number, shapes[number - 1], shapes[number],
+            above, bool(cuts) and dense[number], core,
+        )  # fmt: skip
+        cuts.insert(0, cut)
+    placement = place(cuts, shapes, dense, core)
+    flat = flatten(network, bit_planes=not core.graded_input)
+    return CoreProgram(network, flat, placement, core)
+
+
+def recompile(program: CoreProgram, encoder: object) -> CoreProgram:
+    """The same placement with new weights: for acting while the encoder learns.
+
+    Raises ValueError where shapes or kinds differ.
+    """
+    network = network_of(encoder, None if hasattr(encoder, "quantised") else program.network.config)
+    same = network.spec.shapes() == program.network.spec.shapes() and all(
+        (a.kind, a.weight.shape, a.stride, a.padding)
+        == (b.kind, b.weight.shape, b.stride, b.padding)
+        for a, b in zip(network.layers, program.network.layers)
+    )
+    if not same or len(network.layers) != len(program.network.layers):
+        raise ValueError("the encoder's shape changed; compile it anew")
+    flat = flatten(network, bit_planes=not program.core.graded_input)
+    return replace(program, network=network, flat=flat)

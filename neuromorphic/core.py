@@ -1,0 +1,132 @@
+"""The spike-event core: runs a compiled program on frames, decision by decision.
+
+    program = compile_encoder(encoder, CoreSpec.loihi2())
+    core = EventCore(program)
+    result = core.run(observation)          # uint8 [T, H, W] or a batch [B, T, H, W]
+    result.latent, result.spikes, result.ledger
+
+A decision starts with all membranes at zero, so results do not depend on what ran before; the
+core keeps the last image only to save work (see `kernels.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from errors import UserError
+
+from .compile import CoreProgram
+from .kernels import STATISTICS, run_program
+from .ledger import Ledger
+from .program import CHANNELS, IN_CHANNELS, NEURONS, POSITIONS
+
+
+@dataclass(frozen=True, eq=False)
+class CoreResult:
+    """latent int32 [B, L] or [L]; spikes int64 [B, layers] or [layers]: counts per decision.
+
+    neuron_spikes: int32 [neurons], summed over the batch, in the core's order.
+    """
+
+    latent: np.ndarray
+    spikes: np.ndarray
+    neuron_spikes: np.ndarray
+    statistics: np.ndarray = field(repr=False)  # int64 [layers, STATISTICS]
+    decisions: int
+    program: CoreProgram = field(repr=False)
+    raster: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Every event of these decisions; computed when asked for."""
+        return self.program.ledger(self.statistics, self.neuron_spikes, self.decisions)
+
+    def layer_raster(self, number: int) -> np.ndarray:
+        """Spikes of layer `number` (from 0) as uint8 [B, T, C, H, W]; needs run(record=True)."""
+        if self.raster is None:
+            raise ValueError("no raster was recorded; call run(frames, record=True)")
+        row = self.program.flat.layout[number]
+        channels, height, width = self.program.network.spec.shapes()[number + 1]
+        start, count = row[NEURONS], row[POSITIONS] * row[CHANNELS]
+        shape = (*self.raster.shape[:2], height, width, channels)
+        return self.raster[..., start : start + count].reshape(shape).transpose(0, 1, 4, 2, 3)
+
+
+class EventCore:
+    """The simulated core. Deterministic and single-threaded; not for use by several threads."""
+
+    def __init__(self, program: CoreProgram):
+        self.program = program
+        flat = self.flat = program.flat
+        layout = flat.layout
+        self._padded = -(-flat.inputs // 8) * 8
+        self._last = np.zeros(self._padded, np.uint8)
+        self._v = np.zeros(flat.neurons, np.int32)
+        self._drive = np.zeros(flat.neurons, np.int32)
+        self._events = np.zeros(int(layout[0, POSITIONS]), np.int64)
+        self._touched = np.zeros(flat.places, np.uint8)
+        self._live = np.zeros(flat.places, np.uint8)
+        self._fired = np.zeros(flat.neurons, np.uint8)
+        widest = int((layout[:, POSITIONS] * layout[:, CHANNELS]).max()) + 1
+        self._spikes = np.zeros(widest, np.int64), np.zeros(widest, np.int64)
+        longest = int(max(layout[:, IN_CHANNELS].max(), np.diff(flat.window_ptr).max())) + 1
+        self._rows = np.zeros(longest, np.int64)
+        self._values = np.zeros(longest, np.int32)
+        self._latent_order = program.latent_order()
+
+    def run(self, frames: np.ndarray, record: bool = False) -> CoreResult:
+        """Decide for frames uint8 [T, H, W], [T, C, H, W] or a batch of them, oldest first.
+
+        record: keep every spike of every layer and step. Raises UserError for other frames.
+        """
+        batch, single = self._batch(frames)
+        flat, layers = self.flat, len(self.flat.layout)
+        decisions = len(batch)
+        last_row = flat.layout[-1]
+        latent = np.zeros((decisions, int(last_row[POSITIONS] * last_row[CHANNELS])), np.int32)
+        layer_spikes = np.zeros((decisions, layers), np.int64)
+        neuron_spikes = np.zeros(flat.neurons, np.int32)
+        statistics = np.zeros((layers, STATISTICS), np.int64)
+        shape = (decisions, flat.time_steps, flat.neurons) if record else (0, 0, 0)
+        raster = np.zeros(shape, np.uint8)
+        run_program(
+            batch, batch.view(np.uint64), flat.layout, flat.weights,
+            flat.pair_ptr, flat.pair_out, flat.pair_tap,
+            flat.window_ptr, flat.window_input, flat.window_row, flat.reach_ptr, flat.reach_out,
+            flat.keep, flat.bias, flat.threshold, flat.rest_v, flat.rest_spikes,
+            flat.rest_count, flat.rest_clips, flat.event_units,
+            self._last, self._last.view(np.uint64), self._v, self._drive, self._events,
+            self._touched, self._live, self._fired, *self._spikes, self._rows, self._values,
+            latent, layer_spikes, neuron_spikes, statistics, raster,
+        )  # fmt: skip
+        if self._latent_order is not None:
+            latent = latent[:, self._latent_order]
+        if single:
+            latent, layer_spikes = latent[0], layer_spikes[0]
+        return CoreResult(
+            latent, layer_spikes, neuron_spikes, statistics, decisions, self.program,
+            raster if record else None,
+        )  # fmt: skip
+
+    def _batch(self, frames: np.ndarray) -> tuple[np.ndarray, bool]:
+        """frames as contiguous uint8 [B, T, padded inputs], and whether they were one decision."""
+        spec = self.program.network.spec
+        frames = np.asarray(frames)
+        one = (spec.time_steps, *spec.input_shape)
+        flat_one = (spec.time_steps, *spec.input_shape[1:]) if spec.input_shape[0] == 1 else one
+        single = frames.shape in (one, flat_one)
+        if frames.dtype != np.uint8 or not (single or frames.shape[1:] in (one, flat_one)):
+            raise UserError(
+                f"frames are {frames.dtype} {frames.shape}; the core was compiled for uint8 "
+                f"{flat_one} or a batch of them: check frame_stack and frame size"
+            )
+        batch = np.ascontiguousarray(frames).reshape(-1, spec.time_steps, self.flat.inputs)
+        if self._padded != self.flat.inputs:
+            padded = np.zeros((*batch.shape[:2], self._padded), np.uint8)
+            padded[..., : self.flat.inputs] = batch
+            batch = padded
+        elif batch.ctypes.data % 8:
+            batch = batch.copy()  # eight-byte words are read
+        return batch, single

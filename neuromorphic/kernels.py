@@ -1,0 +1,367 @@
+"""The event kernels: numba, one thread, integers only, so no order of work changes a result.
+
+How the work stays in proportion to what happens:
+
+- A spike adds one contiguous row of int8 weights per output position it reaches; up to four
+  active channels of the same position share one pass over the accumulators.
+- Frames enter as differences from the frame before. Integer drive is linear and exact, so
+  drive_t = drive_(t-1) + W (x_t - x_(t-1)) has the same bits as W x_t: the chip's event counts are
+  taken from x_t itself, only this simulation saves the work. Between decisions the last image
+  stays, unless fewer pixels differ from black than from it.
+- A position that no event has reached follows the resting trajectory (bias and leak alone), known
+  when the program was made; it costs nothing. Once reached it is swept every step, in SIMD.
+
+Slices are taken before inner loops: numba then emits vector code.
+"""
+
+import numpy as np
+from numba import int32, njit
+
+from .program import (
+    BLOCK,
+    CHANNELS,
+    IN_CHANNELS,
+    MAY_WRAP,
+    NEURONS,
+    PAIRS,
+    PARAMS,
+    PLACES,
+    POSITIONS,
+    RESTING,
+    SHIFT,
+    WEIGHTS,
+)
+
+# columns of the statistics
+(
+    INPUT_EVENTS,  # events that entered: frame events at the first layer, else spikes
+    SYNAPTIC_OPS,  # events times the synapses that each drives
+    DRIVEN_UPDATES,  # neuron steps with at least one event
+    IDLE_UPDATES,  # neuron steps without
+    SPIKES,
+    WRAPS,  # currents that passed 24 bits
+    SATURATIONS,  # membranes that were clipped
+) = range(7)
+STATISTICS = 7
+
+_EDGE = 1 << 23
+_MASK = (1 << 24) - 1
+_V_MAX = (1 << 23) - 1
+
+
+@njit(cache=True, boundscheck=False)
+def add_rows(weights, first, rows, start, stop, channels, drive):
+    """drive [C] += the weight rows rows[start:stop], counted from `first` in rows of C."""
+    k = start
+    while k + 4 <= stop:
+        i0 = (first + rows[k]) * channels
+        i1 = (first + rows[k + 1]) * channels
+        i2 = (first + rows[k + 2]) * channels
+        i3 = (first + rows[k + 3]) * channels
+        w0, w1 = weights[i0 : i0 + channels], weights[i1 : i1 + channels]
+        w2, w3 = weights[i2 : i2 + channels], weights[i3 : i3 + channels]
+        for j in range(channels):
+            drive[j] += w0[j] + w1[j] + w2[j] + w3[j]
+        k += 4
+    if k + 2 <= stop:
+        i0 = (first + rows[k]) * channels
+        i1 = (first + rows[k + 1]) * channels
+        w0, w1 = weights[i0 : i0 + channels], weights[i1 : i1 + channels]
+        for j in range(channels):
+            drive[j] += w0[j] + w1[j]
+        k += 2
+    if k < stop:
+        i0 = (first + rows[k]) * channels
+        w0 = weights[i0 : i0 + channels]
+        for j in range(channels):
+            drive[j] += w0[j]
+
+
+@njit(cache=True, boundscheck=False)
+def add_scaled_rows(weights, rows, values, count, channels, drive):
+    """drive [C] += sum_k values[k] * row rows[k]: graded events."""
+    k = 0
+    while k + 4 <= count:
+        i0, i1 = rows[k] * channels, rows[k + 1] * channels
+        i2, i3 = rows[k + 2] * channels, rows[k + 3] * channels
+        w0, w1 = weights[i0 : i0 + channels], weights[i1 : i1 + channels]
+        w2, w3 = weights[i2 : i2 + channels], weights[i3 : i3 + channels]
+        x0, x1, x2, x3 = values[k], values[k + 1], values[k + 2], values[k + 3]
+        for j in range(channels):
+            drive[j] += x0 * w0[j] + x1 * w1[j] + x2 * w2[j] + x3 * w3[j]
+        k += 4
+    while k < count:
+        i0 = rows[k] * channels
+        w0 = weights[i0 : i0 + channels]
+        x0 = values[k]
+        for j in range(channels):
+            drive[j] += x0 * w0[j]
+        k += 1
+
+
+@njit(cache=True, boundscheck=False)
+def deliver(
+    spikes,
+    count,
+    in_channels,
+    channels,
+    weights,
+    pair_ptr,
+    pair_out,
+    pair_tap,
+    drive,
+    touched,
+    rows,
+):
+    """Expand the active inputs spikes[:count] (ascending) into drive [P, C] and touched [P].
+
+    Returns the synaptic operations: synapses that carried a spike.
+    """
+    operations = 0
+    i = 0
+    while i < count:
+        place = spikes[i] // in_channels
+        first = place * in_channels
+        active = 0
+        while i < count and spikes[i] < first + in_channels:
+            rows[active] = spikes[i] - first
+            active += 1
+            i += 1
+        for pair in range(pair_ptr[place], pair_ptr[place + 1]):
+            out = pair_out[pair]
+            touched[out] = 1
+            line = drive[out * channels : (out + 1) * channels]
+            add_rows(weights, pair_tap[pair], rows, 0, active, channels, line)
+            operations += active * channels
+    return operations
+
+
+@njit(cache=True, boundscheck=False)
+def update_bounded(v, drive, keep, bias, threshold, shift, fired):
+    """One LIF step of a run of neurons whose current cannot wrap. Returns saturations.
+
+    The product v * keep is exact in float64 (23 by 12 bits), and the cast rounds toward zero:
+    this is dec(v, dv).
+    """
+    clips = int32(0)
+    for j in range(len(v)):
+        free = int32(int32(int32(np.float64(v[j]) * keep[j]) + int32(drive[j] << shift)) + bias[j])
+        held = int32(min(max(free, int32(-_V_MAX)), int32(_V_MAX)))
+        clips = int32(clips + int32(free != held))
+        spike = held > threshold[j]
+        fired[j] = spike
+        v[j] = int32(0) if spike else held
+    return clips
+
+
+@njit(cache=True, boundscheck=False)
+def update_wrapping(v, drive, keep, bias, threshold, shift, fired):
+    """The same with the 24-bit wrap of the current. Returns (wraps, saturations)."""
+    wraps = int32(0)
+    clips = int32(0)
+    for j in range(len(v)):
+        exact = int32(drive[j] << shift)
+        current = int32(int32(int32(exact + int32(_EDGE)) & int32(_MASK)) - int32(_EDGE))
+        wraps = int32(wraps + int32(current != exact))
+        free = int32(int32(int32(np.float64(v[j]) * keep[j]) + current) + bias[j])
+        held = int32(min(max(free, int32(-_V_MAX)), int32(_V_MAX)))
+        clips = int32(clips + int32(free != held))
+        spike = held > threshold[j]
+        fired[j] = spike
+        v[j] = int32(0) if spike else held
+    return wraps, clips
+
+
+@njit(cache=True, boundscheck=False)
+def _collect(fired, start, stop, spikes, count):
+    """Append the indices of fired[start:stop] to spikes; returns the new count."""
+    for i in range(start, stop):
+        spikes[count] = i
+        count += fired[i]
+    return count
+
+
+@njit(cache=True, boundscheck=False)
+def sweep(
+    t, row, v, drive, fired, touched, live, keep, bias, threshold,
+    rest_v, rest_spikes, rest_count, rest_clips, spikes, stats,
+):  # fmt: skip
+    """Step t of one layer; arrays are the layer's own. Returns the number of spikes.
+
+    touched [P]: positions that got an event in this step. live [P]: ever in this decision.
+    """
+    positions, channels, block = row[POSITIONS], row[CHANNELS], row[BLOCK]
+    shift = row[SHIFT]
+    count = 0
+    driven = 0
+    resting = 0
+    p = 0
+    while p < positions:
+        if not (touched[p] or live[p]):
+            resting += 1
+            if rest_count[t] > 0:
+                for c in range(channels):
+                    if rest_spikes[t * channels + c]:
+                        spikes[count] = p * channels + c
+                        count += 1
+            p += 1
+            continue
+        first = p
+        while p < positions and p - first < block and (touched[p] or live[p]):
+            driven += touched[p]
+            if not live[p]:
+                live[p] = 1
+                line = v[p * channels : (p + 1) * channels]
+                if t == 0:
+                    line[:] = 0
+                else:
+                    line[:] = rest_v[(t - 1) * channels : t * channels]
+            p += 1
+        a, b = first * channels, p * channels
+        if row[MAY_WRAP]:
+            wraps, clips = update_wrapping(
+                v[a:b], drive[a:b], keep, bias, threshold, shift, fired[a:b]
+            )
+            stats[WRAPS] += wraps
+        else:
+            clips = update_bounded(v[a:b], drive[a:b], keep, bias, threshold, shift, fired[a:b])
+        stats[SATURATIONS] += clips
+        count = _collect(fired, a, b, spikes, count)
+    stats[SATURATIONS] += resting * rest_clips[t]
+    stats[DRIVEN_UPDATES] += driven * channels
+    stats[IDLE_UPDATES] += (positions - driven) * channels
+    stats[SPIKES] += count
+    return count
+
+
+@njit(cache=True, boundscheck=False)
+def _count_different(words, other):
+    """How many of two arrays of eight-byte words differ."""
+    different = 0
+    for i in range(len(words)):
+        different += words[i] != other[i]
+    return different
+
+
+@njit(cache=True, boundscheck=False)
+def present(
+    frame, frame_words, last, last_words, weights, channels, window_ptr, window_input, window_row,
+    reach_ptr, reach_out, event_units, drive, events, dirty, rows, values, stats,
+):  # fmt: skip
+    """Move the first layer's drive [P, C] from frame `last` to `frame`, and `last` with it.
+
+    events [P]: how many events of `frame` each output position receives, kept up to date.
+    """
+    positions = len(events)
+    different = _count_different(frame_words, last_words)
+    if different:
+        everything = different * 4 > len(frame_words)
+        if everything:
+            dirty[:] = 1
+        else:
+            dirty[:] = 0
+            for word in range(len(frame_words)):
+                if frame_words[word] != last_words[word]:
+                    for i in range(8 * word, min(8 * word + 8, len(reach_ptr) - 1)):
+                        if frame[i] != last[i]:
+                            for k in range(reach_ptr[i], reach_ptr[i + 1]):
+                                dirty[reach_out[k]] = 1
+        for p in range(positions):
+            if not dirty[p]:
+                continue
+            changed = 0
+            units = 0
+            for k in range(window_ptr[p], window_ptr[p + 1]):
+                i = window_input[k]
+                x = frame[i]
+                delta = int32(x) - int32(last[i])
+                rows[changed] = window_row[k]
+                values[changed] = delta
+                changed += delta != 0
+                units += event_units[x]
+            events[p] = units
+            line = drive[p * channels : (p + 1) * channels]
+            add_scaled_rows(weights, rows, values, changed, channels, line)
+        last_words[:] = frame_words
+    entered = 0
+    if event_units[255] == 1:  # one event a value: count in vector code
+        for i in range(len(reach_ptr) - 1):
+            entered += frame[i] != 0
+    else:
+        for i in range(len(reach_ptr) - 1):
+            entered += event_units[frame[i]]
+    stats[INPUT_EVENTS] += entered
+    total = 0
+    for p in range(positions):
+        total += events[p]
+        dirty[p] = events[p] > 0
+    stats[SYNAPTIC_OPS] += total * channels
+
+
+@njit(cache=True, boundscheck=False)
+def run_program(
+    frames, frame_words, layout, weights, pair_ptr, pair_out, pair_tap,
+    window_ptr, window_input, window_row, reach_ptr, reach_out,
+    keep, bias, threshold, rest_v, rest_spikes, rest_count, rest_clips, event_units,
+    last, last_words, v, drive, events, touched, live, fired, spikes_a, spikes_b, rows, values,
+    latent, layer_spikes, neuron_spikes, stats, raster,
+):  # fmt: skip
+    """All decisions of a batch. frames uint8 [B, T, padded inputs]; see `core.py` for the rest."""
+    layers = len(layout)
+    first = layout[0]
+    channels = first[CHANNELS]
+    first_places = first[POSITIONS]
+    for decision in range(len(frames)):
+        # start from the last image or from black, whichever is nearer: same bits, less work
+        black = 0
+        for word in frame_words[decision, 0]:
+            black += word != 0
+        if black < _count_different(frame_words[decision, 0], last_words):
+            last_words[:] = 0
+            drive[: first_places * channels] = 0
+            events[:] = 0
+        live[:] = 0
+        for t in range(len(frames[decision])):
+            present(
+                frames[decision, t], frame_words[decision, t], last, last_words, weights, channels,
+                window_ptr, window_input, window_row, reach_ptr, reach_out, event_units,
+                drive[: first_places * channels], events, touched[:first_places], rows, values,
+                stats[0],
+            )  # fmt: skip
+            source, target = spikes_a, spikes_b
+            count = 0
+            for number in range(layers):
+                row = layout[number]
+                positions, c_out = row[POSITIONS], row[CHANNELS]
+                n0, n1 = row[NEURONS], row[NEURONS] + positions * c_out
+                p0, p1 = row[PLACES], row[PLACES] + positions
+                own_drive, own_touched = drive[n0:n1], touched[p0:p1]
+                if number > 0:
+                    stats[number, INPUT_EVENTS] += count
+                    w0 = row[WEIGHTS]
+                    stats[number, SYNAPTIC_OPS] += deliver(
+                        source, count, row[IN_CHANNELS], c_out, weights[w0:],
+                        pair_ptr[row[PAIRS] :], pair_out, pair_tap, own_drive, own_touched, rows,
+                    )  # fmt: skip
+                q0 = row[PARAMS]
+                r0 = row[RESTING]
+                count = sweep(
+                    t, row, v[n0:n1], own_drive, fired[n0:n1], own_touched, live[p0:p1],
+                    keep[q0:], bias[q0:], threshold[q0:], rest_v[r0:], rest_spikes[r0:],
+                    rest_count[number], rest_clips[number], target, stats[number],
+                )  # fmt: skip
+                if number > 0:
+                    for p in range(positions):
+                        if own_touched[p]:
+                            own_touched[p] = 0
+                            own_drive[p * c_out : (p + 1) * c_out] = 0
+                layer_spikes[decision, number] += count
+                if number == layers - 1:
+                    for i in range(count):
+                        latent[decision, target[i]] += 1
+                for i in range(count):
+                    neuron_spikes[n0 + target[i]] += 1
+                if len(raster):
+                    for i in range(count):
+                        raster[decision, t, n0 + target[i]] = 1
+                source, target = target, source

@@ -1,0 +1,170 @@
+"""What the backend needs to know of a spiking network: plain arrays, no modules.
+
+The float meaning of a `NetworkSpec`, which every other file of this package keeps:
+
+    drive_t = weight (*) (x_t * input_scale) + bias          (*) convolution or matrix product
+    v       = leak * v + drive_t                             v = 0 at the start of each decision
+    s_t     = v > threshold                                  strict
+    v[s_t]  = 0                                              hard reset
+    latent  = sum_t s_t of the last layer, flattened
+
+x_t is the frame of time step t for the first layer (uint8, one frame a time step, oldest first)
+and the spikes of the layer below at the same t for the others.
+
+Shapes: C, H, W channels, height, width; T time steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from errors import UserError
+
+
+class CompileError(UserError):
+    """The network does not fit the core: names the limit, the layer and the mend."""
+
+    def __init__(self, limit: str, layer: int | str, problem: str, mend: str):
+        self.limit, self.layer, self.mend = limit, layer, mend
+        where = f"layer {layer}" if isinstance(layer, int) else str(layer)
+        super().__init__(f"{where} breaks the limit '{limit}': {problem}; {mend}")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerSpec:
+    """One layer of leaky integrate-and-fire neurons with its synapses, in float.
+
+    kind: "conv" (weight [out, in, kh, kw]) or "dense" (weight [out, in]; it reads the layer below
+    flattened in C, H, W order). bias, leak, threshold: [out]. `input_scale` multiplies the input
+    (1/255 where it is a frame). Raises UserError for anything the core cannot run.
+    """
+
+    kind: str
+    weight: np.ndarray
+    bias: np.ndarray
+    leak: np.ndarray
+    threshold: np.ndarray
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    input_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        dims = {"conv": 4, "dense": 2}.get(self.kind)
+        if dims is None:
+            raise UserError(
+                f"layer kind '{self.kind}' is not supported by the event core; "
+                "use 'conv' or 'dense' layers of spiking neurons"
+            )
+        for name in ("weight", "bias", "leak", "threshold"):
+            value = np.array(getattr(self, name), dtype=np.float64)
+            if not np.isfinite(value).all():
+                raise UserError(f"{self.kind} layer: {name} holds NaN or infinity; retrain it")
+            value.setflags(write=False)
+            object.__setattr__(self, name, value)
+        if self.weight.ndim != dims or self.weight.size == 0:
+            raise UserError(
+                f"{self.kind} layer: weight of shape {self.weight.shape} is not {dims}-d"
+            )
+        for name in ("bias", "leak", "threshold"):
+            if getattr(self, name).shape != (self.out_channels,):
+                raise UserError(
+                    f"{self.kind} layer: {name} has shape {getattr(self, name).shape}, "
+                    f"give one value per output: ({self.out_channels},)"
+                )
+        if (self.leak < 0).any() or (self.leak > 1).any():
+            raise UserError(f"{self.kind} layer: leak must lie in [0, 1]; clamp it in the encoder")
+        if (self.threshold < 0).any():
+            raise UserError(f"{self.kind} layer: threshold must not be negative; clamp it")
+        if not self.input_scale > 0 or not np.isfinite(self.input_scale):
+            raise UserError(f"{self.kind} layer: input_scale must be positive and finite")
+        for name, least in (("stride", 1), ("padding", 0)):
+            value = getattr(self, name)
+            value = (value, value) if isinstance(value, int) else tuple(int(i) for i in value)
+            if len(value) != 2 or min(value) < least:
+                raise UserError(f"{self.kind} layer: {name} {value} must be two numbers >= {least}")
+            object.__setattr__(self, name, value)
+
+    @property
+    def out_channels(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return self.weight.shape[2:] if self.kind == "conv" else (1, 1)
+
+    def output_shape(self, input_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(C, H, W) of this layer's neurons for an input of shape (C, H, W)."""
+        if self.kind == "dense":
+            if self.weight.shape[1] != int(np.prod(input_shape)):
+                raise UserError(
+                    f"dense layer reads {self.weight.shape[1]} values but the layer below has "
+                    f"{int(np.prod(input_shape))}: {input_shape}"
+                )
+            return (self.out_channels, 1, 1)
+        channels, *size = input_shape
+        if self.weight.shape[1] != channels:
+            raise UserError(
+                f"conv layer reads {self.weight.shape[1]} channels, the layer below has {channels}"
+            )
+        out = [
+            (n + 2 * p - k) // s + 1
+            for n, p, k, s in zip(size, self.padding, self.kernel, self.stride)
+        ]
+        if min(out) < 1:
+            raise UserError(f"conv kernel {self.kernel} is larger than its input {tuple(size)}")
+        return (self.out_channels, *out)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkSpec:
+    """A feed-forward stack of layers and how it is fed.
+
+    input "frames": graded uint8 values at the first layer, one frame [C, H, W] a time step.
+    latent_order: "chw" flattens the last layer as PyTorch does, "hwc" position by position.
+    """
+
+    layers: Sequence[LayerSpec]
+    input_shape: tuple[int, int, int]
+    time_steps: int = 4
+    input: str = "frames"
+    latent_order: str = "chw"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "input_shape", tuple(int(n) for n in self.input_shape))
+        if not self.layers:
+            raise UserError("the network has no layers; give at least one")
+        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
+            raise UserError(f"input_shape {self.input_shape} is not (C, H, W)")
+        if self.time_steps < 1:
+            raise UserError(f"time_steps={self.time_steps} must be at least 1")
+        if self.input != "frames":
+            raise UserError(f"input '{self.input}' is not supported; use 'frames' (uint8)")
+        if self.latent_order not in ("chw", "hwc"):
+            raise UserError(f"latent_order '{self.latent_order}' must be 'chw' or 'hwc'")
+        self.shapes()
+
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """(C, H, W) of the input and of each layer's output, [layers + 1]."""
+        shapes = [self.input_shape]
+        for number, layer in enumerate(self.layers, 1):
+            try:
+                shapes.append(layer.output_shape(shapes[-1]))
+            except UserError as error:
+                raise UserError(f"layer {number}: {error}") from None
+        return shapes
+
+    @property
+    def latent_dim(self) -> int:
+        return int(np.prod(self.shapes()[-1]))
+
+    def dense_macs(self) -> list[int]:
+        """Multiply-accumulates of each layer for one time step, were it computed densely."""
+        shapes = self.shapes()
+        return [
+            int(np.prod(layer.weight.shape)) * out[1] * out[2]
+            for layer, out in zip(self.layers, shapes[1:])
+        ]

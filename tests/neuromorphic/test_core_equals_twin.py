@@ -1,0 +1,202 @@
+"""The core's spikes equal the quantised twin's and the readable step's, bit for bit."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuromorphic import (
+    CoreSpec,
+    EventCore,
+    LayerSpec,
+    NetworkSpec,
+    QuantConfig,
+    compile_encoder,
+    quantise,
+)
+from neuromorphic.lif import LifParams, LifState, LifStep
+from neuromorphic.twin import QuantisedTwin
+
+
+def random_layer(rng, kind, out, reads, kernel=(1, 1), stride=(1, 1), padding=(0, 0), first=False):
+    shape = (out, reads, *kernel) if kind == "conv" else (out, reads)
+    fan_in = int(np.prod(shape[1:]))
+    # strong enough that neurons fire, leak and threshold different per channel
+    weight = rng.normal(size=shape) * rng.uniform(1, 4) / np.sqrt(fan_in)
+    bias = rng.normal(size=out) * rng.choice([0.0, 0.1, 0.6])
+    return LayerSpec(
+        kind,
+        weight,
+        bias,
+        leak=rng.choice([0.0, 1.0, rng.uniform(0.3, 1.0)], size=out),
+        threshold=rng.uniform(0.3, 1.5, out),
+        stride=stride,
+        padding=padding,
+        input_scale=1 / 255 if first else 1.0,
+    )
+
+
+def random_network(rng, depth, with_dense, time_steps):
+    shape = (int(rng.integers(1, 3)), int(rng.integers(4, 12)), int(rng.integers(4, 12)))
+    layers, start = [], shape
+    for number in range(depth):
+        out = int(rng.integers(1, 9))
+        if with_dense and number == depth - 1:
+            layer = random_layer(rng, "dense", out, int(np.prod(shape)), first=number == 0)
+        else:
+            kernel = tuple(int(rng.integers(1, min(4, n) + 1)) for n in shape[1:])
+            stride = tuple(int(n) for n in rng.integers(1, 4, 2))
+            padding = tuple(int(n) for n in rng.integers(0, 3, 2))
+            layer = random_layer(
+                rng, "conv", out, shape[0], kernel, stride, padding, first=number == 0
+            )
+        layers.append(layer)
+        shape = layer.output_shape(shape)
+    order = str(rng.choice(["chw", "hwc"]))
+    return NetworkSpec(layers, start, time_steps=time_steps, latent_order=order)
+
+
+def random_frames(rng, spec, batch):
+    """Images that repeat, move a little, are black or full: what frame differences must survive."""
+    shape = (batch, spec.time_steps, *spec.input_shape)
+    frames = rng.integers(0, 256, shape).astype(np.uint8)
+    frames[rng.random(shape) < rng.random()] = 0
+    for b in range(batch):
+        for t in range(spec.time_steps):
+            kind = rng.integers(5)
+            if kind == 0 and t:
+                frames[b, t] = frames[b, t - 1]
+            elif kind == 1 and t:
+                frames[b, t] = np.roll(frames[b, t - 1], 1, axis=-1)
+            elif kind == 2:
+                frames[b, t] = int(rng.choice([0, 255]))
+            elif kind == 3 and t:
+                frames[b, t] = frames[b, t - 1]
+                frames[b, t, 0, 0, 0] ^= 1
+    return frames
+
+
+def assert_core_equals_twin(spec, frames, config, core=None):
+    core = core or CoreSpec.ideal()
+    twin = QuantisedTwin(spec, config)
+    with torch.no_grad():
+        expected = twin(torch.from_numpy(frames))
+    machine = EventCore(compile_encoder(spec, core, config))
+    result = machine.run(frames, record=True)
+    for number, spikes in enumerate(expected.spikes):
+        np.testing.assert_array_equal(result.layer_raster(number), spikes.numpy())
+        np.testing.assert_array_equal(result.spikes[:, number], spikes.flatten(1).sum(1))
+        layer = result.ledger.layers[number]
+        assert layer["current_wrap"] == expected.wraps[number]
+        assert layer["membrane_saturation"] == expected.saturations[number]
+    np.testing.assert_array_equal(result.latent, expected.latent.numpy())
+    return machine, result
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    depth=st.integers(1, 3),
+    with_dense=st.booleans(),
+    time_steps=st.integers(1, 5),
+    bits=st.sampled_from([2, 5, 8]),
+    scale=st.sampled_from(["channel", "layer"]),
+    headroom=st.sampled_from([1.0, 0.3, 0.02]),
+)
+def test_every_spike_of_random_networks_equals_the_twin(
+    seed, depth, with_dense, time_steps, bits, scale, headroom
+):
+    rng = np.random.default_rng(seed)
+    spec = random_network(rng, depth, with_dense, time_steps)
+    config = QuantConfig(bits, scale, headroom)
+    assert_core_equals_twin(spec, random_frames(rng, spec, 3), config)
+
+
+def test_the_property_sees_spikes_and_overflows():
+    """The random networks above do fire, wrap and saturate: the equality is not one of zeros."""
+    spikes = wraps = clips = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        spec = random_network(rng, 2, bool(seed % 2), 4)
+        _, result = assert_core_equals_twin(
+            spec, random_frames(rng, spec, 2), QuantConfig(headroom=0.05)
+        )
+        spikes += result.ledger["spike"]
+        wraps += result.ledger["current_wrap"]
+        clips += result.ledger["membrane_saturation"]
+    assert spikes > 2000
+    assert wraps > 100
+    assert clips > 100
+
+
+def test_the_core_equals_the_readable_step():
+    """Layer by layer through lif.py, with dense matrices unrolled from the kernels."""
+    rng = np.random.default_rng(5)
+    spec = random_network(rng, 2, False, 6)
+    frames = random_frames(rng, spec, 2)
+    network = quantise(spec, QuantConfig(headroom=0.1))
+    result = EventCore(compile_encoder(network, CoreSpec.ideal())).run(frames, record=True)
+    x = frames.astype(np.int64)
+    for number, layer in enumerate(network.layers):
+        shape = spec.shapes()[number + 1]
+        per_neuron = [np.repeat(a, shape[1] * shape[2]) for a in (layer.dv, layer.vth)]
+        bias = [
+            np.repeat(a, shape[1] * shape[2]) for a in (layer.bias_mantissa, layer.bias_exponent)
+        ]
+        step = LifStep(LifParams(4095, *per_neuron, *bias))
+        out = np.zeros((*x.shape[:2], *shape), np.int64)
+        for b in range(len(x)):
+            state = LifState.zeros(int(np.prod(shape)))
+            for t in range(x.shape[1]):
+                patches = torch.nn.functional.conv2d(
+                    torch.from_numpy(x[b, t][None]).double(),
+                    torch.from_numpy(layer.weight).double(),
+                    stride=layer.stride,
+                    padding=layer.padding,
+                )
+                drive = patches.numpy()[0].astype(np.int64) << (layer.exponent + 1)
+                out[b, t] = step(state, drive.ravel()).reshape(shape)
+        np.testing.assert_array_equal(result.layer_raster(number), out)
+        x = out
+
+
+def test_results_do_not_depend_on_what_ran_before():
+    rng = np.random.default_rng(1)
+    spec = random_network(rng, 2, True, 4)
+    program = compile_encoder(spec, CoreSpec.ideal())
+    frames = random_frames(rng, spec, 6)
+    together = EventCore(program).run(frames)
+    core = EventCore(program)
+    for i in (3, 0, 5, 1, 1, 4, 2):
+        alone = core.run(frames[i])
+        fresh = EventCore(program).run(frames[i])
+        np.testing.assert_array_equal(alone.latent, together.latent[i])
+        np.testing.assert_array_equal(alone.spikes, together.spikes[i])
+        assert alone.ledger == fresh.ledger
+
+
+@pytest.mark.parametrize("core", [CoreSpec.loihi1(), CoreSpec.loihi2()])
+def test_the_core_spec_does_not_change_spikes(core):
+    rng = np.random.default_rng(2)
+    spec = random_network(rng, 2, True, 4)
+    assert_core_equals_twin(spec, random_frames(rng, spec, 3), QuantConfig(), core)
+
+
+def test_the_der_encoder_on_frames():
+    rng = np.random.default_rng(3)
+    spec = NetworkSpec(
+        [
+            random_layer(rng, "conv", 32, 1, (5, 5), (5, 5), first=True),
+            random_layer(rng, "conv", 64, 32, (5, 5), (5, 5)),
+        ],
+        (1, 84, 84),
+    )
+    frames = np.full((9, 84, 84), 87, np.uint8)
+    for t, frame in enumerate(frames):
+        frame[30 + t : 38 + t, 40 - t : 48 - t] = 236
+        frame[:10] = rng.integers(0, 256, (10, 84))
+    stacks = np.stack([frames[i : i + 4] for i in range(6)])
+    _, result = assert_core_equals_twin(spec, stacks, QuantConfig())
+    assert result.latent.shape == (6, 576)
+    assert result.ledger["current_wrap"] == 0
