@@ -93,7 +93,7 @@ class EventEncoder(torch.autograd.Function):
         every = grad_rates.numpy() / (batch * STACK * np.array(plan.neurons))
         kernels.backward(
             obs.view(-1).numpy(), batch, STACK, plan.crop, plan.table, transposed, lifs,
-            ctx.spikes, ctx.traces, grad_latent.reshape(-1).numpy(), every.astype(np.float32),
+            ctx.spikes, ctx.traces, _flat(grad_latent), every.astype(np.float32),
             plan.boxcar, _arrays(grads), _arrays(sums),
         )  # fmt: skip
         grads[0].mul_(plan.pixel)
@@ -102,7 +102,7 @@ class EventEncoder(torch.autograd.Function):
 
 
 def _flat(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().reshape(-1).numpy()
+    return tensor.detach().contiguous().view(-1).numpy()  # the kernels know no strides
 
 
 def _arrays(tensors) -> tuple[np.ndarray, ...]:

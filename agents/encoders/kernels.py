@@ -18,22 +18,27 @@ from numba import njit
 
 from agents.encoders.vector import (
     add_outer,
+    add_patterns,
     add_scaled_rows,
-    add_to_rows,
-    lif_step,
-    lif_step_backward,
+    lif_backward,
+    lif_forward,
     list_events,
+    list_patterns,
     list_values,
     load_u64,
+    nonzero,
     patch_product,
     popcount,
+    read_row,
     sum_rows,
 )
 
 LANES = 16
 FRAME = 84
+SAMPLES = 8  # samples whose weight gradients are added together, while weights are in the cache
 SLACK = 16  # entries that a list may overwrite behind its end
 
+# `steps` is 4 wherever spikes are listed by pattern: one bit a step.
 # Columns of the table of layer shapes [layers, 6], int64.
 SIDE_IN, SIDE, KERNEL, STRIDE, IN, OUT = range(6)
 
@@ -50,22 +55,31 @@ def _same_patch(obs, a, b, kernel):
 
 @njit(cache=True, inline="always")
 def _read_patch(obs, start, kernel, patch):
+    """Pixels of a patch as floats, row by row; up to 8 entries behind the last are overwritten."""
     for y in range(kernel):
-        for x in range(kernel):
-            patch[y * kernel + x] = np.float32(obs[start + y * FRAME + x])
+        read_row(obs, start + y * FRAME, patch, y * kernel)
 
 
 @njit(cache=True, inline="always")
-def _fire(drive, membrane, leak, threshold, out, spikes, spikes_at, trace, trace_at, keep):
-    """One LIF step of all `out` channels at a position; returns the number of spikes."""
+def _fire(steps, drive, at, leak, threshold, shape, b, p, spikes, trace, trace_base, keep):
+    """All LIF steps of the channels at position p; drive of step t from at[t] on.
+
+    Returns the number of spikes.
+    """
+    positions, out = shape[SIDE] * shape[SIDE], shape[OUT]
+    words, stride = positions * (out // LANES), positions * out
     count = 0
     for c in range(0, out, LANES):
+        word = b * steps * words + (p * out + c) // LANES
         if keep:
-            s = lif_step(drive, c, membrane, leak, threshold, c, trace, trace_at + c, 1)
+            count += lif_forward(
+                steps, drive, at, leak, threshold, c, spikes, word, words, trace,
+                trace_base + p * out + c, stride, 1,
+            )  # fmt: skip
         else:
-            s = lif_step(drive, c, membrane, leak, threshold, c, trace, 0, 0)
-        spikes[spikes_at + c // LANES] = s
-        count += popcount(s)
+            count += lif_forward(
+                steps, drive, at, leak, threshold, c, spikes, word, words, trace, 0, 0, 0
+            )
     return count
 
 
@@ -78,29 +92,29 @@ def image_forward(
     weight [K, O]; spikes [B, T, P, O/16] u16; trace [T, P, O] from trace_base on (with keep).
     """
     side, kernel, stride, out = shape[SIDE], shape[KERNEL], shape[STRIDE], shape[OUT]
-    positions, words, taps = side * side, out // LANES, kernel * kernel
-    patch = np.empty(taps, np.float32)
-    drive = np.empty(out, np.float32)
-    membrane = np.empty(out, np.float32)
+    taps = kernel * kernel
+    patch = np.empty(taps + 8, np.float32)
+    drive = np.empty(steps * out, np.float32)
+    at = np.zeros(steps, np.int64)
     count = 0
-    for p in range(positions):
+    for p in range(side * side):
         corner = (crop + p // side * stride) * FRAME + crop + p % side * stride
-        membrane[:] = 0.0
         for t in range(steps):
             start = (b * steps + t) * FRAME * FRAME + corner
-            if t == 0 or not _same_patch(obs, start, start - FRAME * FRAME, kernel):
-                _read_patch(obs, start, kernel, patch)
-                c = 0
-                while c + 2 * LANES <= out:
-                    patch_product(patch, taps, weight, c, out, bias, drive, c, 2)
-                    c += 2 * LANES
-                if c < out:
-                    patch_product(patch, taps, weight, c, out, bias, drive, c, 1)
-            at = t * positions + p
-            count += _fire(
-                drive, membrane, leak, threshold, out, spikes,
-                (b * steps * positions + at) * words, trace, trace_base + at * out, keep,
-            )  # fmt: skip
+            if t > 0 and _same_patch(obs, start, start - FRAME * FRAME, kernel):
+                at[t] = at[t - 1]
+                continue
+            at[t] = t * out
+            _read_patch(obs, start, kernel, patch)
+            c = 0
+            while c + 2 * LANES <= out:
+                patch_product(patch, taps, weight, c, out, bias, drive, t * out + c, 2)
+                c += 2 * LANES
+            if c < out:
+                patch_product(patch, taps, weight, c, out, bias, drive, t * out + c, 1)
+        count += _fire(
+            steps, drive, at, leak, threshold, shape, b, p, spikes, trace, trace_base, keep
+        )
     return count
 
 
@@ -134,28 +148,24 @@ def event_forward(
     source [B, T, side_in^2, C/16] u16; weight [K, O]; the rest as in `image_forward`.
     """
     side, side_in, out = shape[SIDE], shape[SIDE_IN], shape[OUT]
-    positions, words = side * side, out // LANES
     words_in = side_in * side_in * (shape[IN] // LANES)
     rows = np.empty(shape[KERNEL] * shape[KERNEL] * shape[IN] + SLACK, np.int32)
-    drive = np.empty(out, np.float32)
-    membrane = np.empty(out, np.float32)
+    drive = np.empty(steps * out, np.float32)
+    at = np.arange(steps) * out
     count = 0
-    for p in range(positions):
-        membrane[:] = 0.0
+    for p in range(side * side):
         for t in range(steps):
             n = _list_inputs(source, (b * steps + t) * words_in, shape, p, rows)
             c = 0
             while c + 4 * LANES <= out:
-                sum_rows(weight, rows, n, c, out, bias, drive, c, 4)
+                sum_rows(weight, rows, n, c, out, bias, drive, t * out + c, 4)
                 c += 4 * LANES
             while c < out:
-                sum_rows(weight, rows, n, c, out, bias, drive, c, 1)
+                sum_rows(weight, rows, n, c, out, bias, drive, t * out + c, 1)
                 c += LANES
-            at = t * positions + p
-            count += _fire(
-                drive, membrane, leak, threshold, out, spikes,
-                (b * steps * positions + at) * words, trace, trace_base + at * out, keep,
-            )  # fmt: skip
+        count += _fire(
+            steps, drive, at, leak, threshold, shape, b, p, spikes, trace, trace_base, keep
+        )
     return count
 
 
@@ -199,68 +209,85 @@ def forward(
 
 @njit(cache=True, inline="always")
 def _gradient_of_drive(
-    trace, trace_at, upstream, at, every, carry, lif, out, sums, boxcar, rows, values
-):
-    """One LIF step back at a position; lists the non-zero gradients, returns their number."""
-    n = 0
+    steps, trace, trace_at, stride, upstream, up_at, up_stride, every, lif, out, sums, boxcar,
+    gradient,
+):  # fmt: skip
+    """All LIF steps of a position backwards: gradient [T, O] of its drive."""
     leak, threshold, slope, span = lif
     for c in range(0, out, LANES):
         if boxcar:
-            mask = lif_step_backward(
-                trace, trace_at + c, upstream, at + c, every, carry, leak, threshold, slope,
-                span, c, sums, out, 1,
+            lif_backward(
+                steps, trace, trace_at + c, stride, upstream, up_at + c, up_stride, every, leak,
+                threshold, slope, span, c, sums, out, gradient, 1,
             )  # fmt: skip
         else:
-            mask = lif_step_backward(
-                trace, trace_at + c, upstream, at + c, every, carry, leak, threshold, slope,
-                span, c, sums, out, 0,
+            lif_backward(
+                steps, trace, trace_at + c, stride, upstream, up_at + c, up_stride, every, leak,
+                threshold, slope, span, c, sums, out, gradient, 0,
             )  # fmt: skip
-        list_events(mask, c, rows, n)
-        list_values(mask, carry, c, values, n)
-        n += popcount(mask)
+
+
+@njit(cache=True, inline="always")
+def _list_patterns(spikes, start, end, step, row, rows, patterns):
+    """Channels that spike in any of four steps (`step` words apart), from row number `row` on.
+
+    spikes[start:end] are one row of a receptive field. Returns their number.
+    """
+    n = 0
+    for j in range(start, end):
+        n += list_patterns(
+            np.uint64(spikes[j]), np.uint64(spikes[j + step]), np.uint64(spikes[j + 2 * step]),
+            np.uint64(spikes[j + 3 * step]), row, rows, patterns, n,
+        )  # fmt: skip
+        row += LANES
     return n
+
+
+@njit(cache=True, inline="always")
+def _sum_patterns(gradient, out, column, width, table):
+    """table[m] = sum of gradient[t] over the set bits t of m; columns `column` to + width."""
+    for m in range(1, 16):
+        low = 0
+        while not (m >> low) & 1:
+            low += 1
+        rest = m & (m - 1)
+        for c in range(width):
+            value = gradient[low * out + column + c]
+            table[m * width + c] = value if rest == 0 else table[rest * width + c] + value
 
 
 @njit(cache=True)
 def event_backward(
-    source, b, steps, shape, transposed, lif, trace, trace_base, upstream, upstream_base,
-    upstream_stride, every, boxcar, down, grad, sums,
+    steps, shape, transposed, lif, trace, trace_base, upstream, upstream_base, upstream_stride,
+    every, boxcar, down, gradients, sums,
 ):  # fmt: skip
-    """Gradients of one event layer on sample b.
+    """One event layer back on one sample, but for the gradient of its weights.
 
     upstream [P, O] from upstream_base + t * upstream_stride on, plus `every` on each spike;
     transposed [O, K]; lif = (leak, threshold, slope, span), each [O]; down [T, side_in^2, C] is
-    filled with the gradient of the spikes before; grad [K, O] and sums [3, O] are added to.
+    filled with the gradient of the spikes before, gradients [P, T, O] with that of the drive;
+    sums [3, O] is added to.
     """
     side, side_in, kernel, stride = shape[SIDE], shape[SIDE_IN], shape[KERNEL], shape[STRIDE]
     into, out = shape[IN], shape[OUT]
     positions, inputs = side * side, kernel * kernel * into
-    words_in = side_in * side_in * (into // LANES)
-    events = np.empty(inputs + SLACK, np.int32)
     active = np.empty((steps * positions, out + SLACK), np.int32)
     values = np.empty((steps * positions, out + SLACK), np.float32)
     lengths = np.empty(steps * positions, np.int64)
-    carry = np.empty(out, np.float32)
     for p in range(positions):
-        carry[:] = 0.0
-        for t in range(steps - 1, -1, -1):
-            at = t * positions + p
-            n = _gradient_of_drive(
-                trace, trace_base + at * out, upstream,
-                upstream_base + t * upstream_stride + p * out, every, carry, lif, out, sums,
-                boxcar, active[at], values[at],
-            )  # fmt: skip
-            lengths[at] = n
-            if n == 0:
-                continue
-            m = _list_inputs(source, (b * steps + t) * words_in, shape, p, events)
-            c = 0
-            while c + 4 * LANES <= out:
-                add_to_rows(grad, events, m, c, out, carry, c, 4)
-                c += 4 * LANES
-            while c < out:
-                add_to_rows(grad, events, m, c, out, carry, c, 1)
-                c += LANES
+        gradient = gradients[p * steps * out : (p + 1) * steps * out]
+        _gradient_of_drive(
+            steps, trace, trace_base + p * out, positions * out, upstream, upstream_base + p * out,
+            upstream_stride, every, lif, out, sums, boxcar, gradient,
+        )  # fmt: skip
+        for t in range(steps):
+            n = 0
+            for c in range(0, out, LANES):
+                mask = nonzero(gradient, t * out + c)
+                list_events(mask, c, active[t * positions + p], n)
+                list_values(mask, gradient, t * out + c, values[t * positions + p], n)
+                n += popcount(mask)
+            lengths[t * positions + p] = n
     down[:] = 0.0
     span = kernel * into  # one row of a receptive field: contiguous in `down` and in the weights
     for y in range(kernel):  # outermost, so that this slice of the weights stays in the cache
@@ -273,12 +300,23 @@ def event_backward(
             target = (t * side_in * side_in + corner) * into
             column = y * span
             end = column + span
+            while column + 10 * LANES == end:
+                add_scaled_rows(
+                    transposed, active[at], values[at], n, column, inputs, down, target, 10
+                )
+                column = end
             while column + 8 * LANES <= end:
                 add_scaled_rows(
                     transposed, active[at], values[at], n, column, inputs, down, target, 8
                 )
                 column += 8 * LANES
                 target += 8 * LANES
+            while column + 4 * LANES <= end:
+                add_scaled_rows(
+                    transposed, active[at], values[at], n, column, inputs, down, target, 4
+                )
+                column += 4 * LANES
+                target += 4 * LANES
             while column < end:
                 add_scaled_rows(
                     transposed, active[at], values[at], n, column, inputs, down, target, 1
@@ -288,44 +326,72 @@ def event_backward(
 
 
 @njit(cache=True)
+def event_weights_backward(source, first, count, steps, shape, gradients, grad):
+    """grad [K, O] += outer products of spikes and gradients of the drive, samples first to + count.
+
+    gradients [count, P, T, O]. One row of the kernel at a time: its rows of `grad` stay in the
+    cache while all positions of these samples add to them.
+    """
+    side, side_in, kernel, stride = shape[SIDE], shape[SIDE_IN], shape[KERNEL], shape[STRIDE]
+    out, words = shape[OUT], shape[IN] // LANES
+    positions, step = side * side, side_in * side_in * words
+    rows = np.empty(kernel * shape[IN] + SLACK, np.int32)
+    patterns = np.empty(kernel * shape[IN] + SLACK, np.int32)
+    block = 4 * LANES
+    table = np.zeros(16 * block, np.float32)
+    for y in range(kernel):
+        for at in range(count * positions):
+            b, p = first + at // positions, at % positions
+            corner = (p // side * stride + y) * side_in + p % side * stride
+            start = b * steps * step + corner * words
+            n = _list_patterns(
+                source, start, start + kernel * words, step, y * kernel * shape[IN], rows, patterns
+            )
+            gradient = gradients[at * steps * out : (at + 1) * steps * out]
+            c = 0
+            while c + block <= out:
+                _sum_patterns(gradient, out, c, block, table)
+                add_patterns(grad, rows, patterns, n, c, out, table, 4)
+                c += block
+            while c < out:
+                _sum_patterns(gradient, out, c, LANES, table)
+                add_patterns(grad, rows, patterns, n, c, out, table, 1)
+                c += LANES
+
+
+@njit(cache=True)
 def image_backward(
     obs, b, steps, crop, shape, lif, trace, trace_base, upstream, every, boxcar, grad, sums
 ):
     """Gradients of the first layer on sample b; upstream [T, P, O] of this sample."""
     side, kernel, stride, out = shape[SIDE], shape[KERNEL], shape[STRIDE], shape[OUT]
     positions, taps = side * side, kernel * kernel
-    patch = np.empty(taps, np.float32)
-    rows = np.empty(out + SLACK, np.int32)
-    values = np.empty(out + SLACK, np.float32)
-    carry = np.empty(out, np.float32)
-    total = np.empty(out, np.float32)
+    patch = np.empty(taps + 8, np.float32)
+    gradient = np.empty(steps * out, np.float32)
     for p in range(positions):
         corner = (crop + p // side * stride) * FRAME + crop + p % side * stride
-        carry[:] = 0.0
-        total[:] = 0.0
-        found = 0
+        _gradient_of_drive(
+            steps, trace, trace_base + p * out, positions * out, upstream, p * out,
+            positions * out, every, lif, out, sums, boxcar, gradient,
+        )  # fmt: skip
         for t in range(steps - 1, -1, -1):
             start = (b * steps + t) * FRAME * FRAME + corner
-            at = t * positions + p
-            found += _gradient_of_drive(
-                trace, trace_base + at * out, upstream, at * out, every, carry, lif, out, sums,
-                boxcar, rows, values,
-            )  # fmt: skip
-            for c in range(out):
-                total[c] += carry[c]
             if t > 0 and _same_patch(obs, start, start - FRAME * FRAME, kernel):
+                for c in range(out):
+                    gradient[(t - 1) * out + c] += gradient[t * out + c]
                 continue
-            if found == 0:
+            some = np.uint64(0)
+            for c in range(0, out, LANES):
+                some |= nonzero(gradient, t * out + c)
+            if some == 0:
                 continue
             _read_patch(obs, start, kernel, patch)
             c = 0
             while c + 2 * LANES <= out:
-                add_outer(patch, taps, total, c, grad, c, out, 2)
+                add_outer(patch, taps, gradient, t * out + c, grad, c, out, 2)
                 c += 2 * LANES
             if c < out:
-                add_outer(patch, taps, total, c, grad, c, out, 1)
-            total[:] = 0.0
-            found = 0
+                add_outer(patch, taps, gradient, t * out + c, grad, c, out, 1)
 
 
 @njit(cache=True)
@@ -339,28 +405,30 @@ def backward(
     """
     last = len(shapes) - 1
     widest = 0
-    for i in range(last):
+    for i in range(last + 1):
         widest = max(widest, shapes[i, SIDE] ** 2 * shapes[i, OUT])
     above = np.empty(steps * widest, np.float32)
     below = np.empty(steps * widest, np.float32)
+    gradients = np.empty((last + 1, SAMPLES * steps * widest), np.float32)
     for b in range(batch):
         for i in range(last, 0, -1):
             width = shapes[i, SIDE] ** 2 * shapes[i, OUT]
             width_in = shapes[i, SIDE_IN] ** 2 * shapes[i, IN]
-            base = b * steps * width
+            slot = b % SAMPLES * steps * width
+            source, source_base, source_stride = above, 0, width
             if i == last:
-                event_backward(
-                    spikes[i - 1], b, steps, shapes[i], transposed[i], lifs[i], traces[i], base,
-                    upstream, b * width, 0, every[i], boxcar, below[: steps * width_in],
-                    grads[i], sums[i],
-                )  # fmt: skip
-            else:
-                event_backward(
-                    spikes[i - 1], b, steps, shapes[i], transposed[i], lifs[i], traces[i], base,
-                    above, 0, width, every[i], boxcar, below[: steps * width_in], grads[i],
-                    sums[i],
-                )  # fmt: skip
+                source, source_base, source_stride = upstream, b * width, 0
+            event_backward(
+                steps, shapes[i], transposed[i], lifs[i], traces[i], b * steps * width, source,
+                source_base, source_stride, every[i], boxcar, below[: steps * width_in],
+                gradients[i, slot : slot + steps * width], sums[i],
+            )  # fmt: skip
             above, below = below, above
+            if b % SAMPLES == SAMPLES - 1 or b == batch - 1:
+                count = b % SAMPLES + 1
+                event_weights_backward(
+                    spikes[i - 1], b + 1 - count, count, steps, shapes[i], gradients[i], grads[i]
+                )
         image_backward(
             obs, b, steps, crop, shapes[0], lifs[0], traces[0],
             b * steps * shapes[0, SIDE] ** 2 * shapes[0, OUT], above, every[0], boxcar,

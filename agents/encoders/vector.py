@@ -91,6 +91,20 @@ def load_u64(typingctx, array, offset):
 
 
 @intrinsic
+def read_row(typingctx, array, offset, out, at):
+    """out[at:] = eight bytes of a uint8 array from `offset` on, as floats."""
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        pixels = e.load(e.data(0), e.index(1), ir.VectorType(ir.IntType(8), 8))
+        floats = builder.uitofp(pixels, ir.VectorType(F32, 8))
+        e.store(floats, e.data(2), e.index(3))
+        return context.get_dummy_value()
+
+    return types.void(array, offset, out, at), codegen
+
+
+@intrinsic
 def popcount(typingctx, word):
     """Number of set bits of a u64."""
 
@@ -270,11 +284,65 @@ def add_outer(typingctx, x, count, value, offset, grad, column, width, n):
 
 
 @intrinsic
-def lif_step(typingctx, drive, at, membrane, leak, threshold, channel, trace, trace_at, keep):
-    """One time step of 16 neurons; returns their spikes as bits.
+def list_patterns(typingctx, m0, m1, m2, m3, first, rows, patterns, at):
+    """List the channels that spike in any of four steps, with the steps as a number 1 to 15.
 
-    v = leak * membrane + drive[at:]; s = v > threshold; membrane = 0 where s, else v. membrane,
-    leak and threshold are read at `channel`. With the literal keep=1, v goes to trace[trace_at:].
+    m0..m3: spikes of 16 channels in each step, as bits. rows[at:] = first + channel, patterns[at:]
+    = m0 + 2 m1 + 4 m2 + 8 m3 of that channel. Returns how many; 16 entries may be overwritten.
+    """
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        zero = ir.Constant(VI, None)
+        steps, some = zero, None
+        for t in range(4):
+            bits = builder.bitcast(builder.trunc(args[t], I16), VMASK)
+            value = ir.Constant(VI, [1 << t] * LANES)
+            steps = builder.or_(steps, builder.select(bits, value, zero))
+            some = bits if some is None else builder.or_(some, bits)
+        lanes = ir.Constant(VI, list(range(LANES)))
+        numbers = builder.add(lanes, e.splat(builder.trunc(e.index(4), I32), VI))
+        for value, i in ((numbers, 5), (steps, 6)):
+            packed = e.call("llvm.experimental.vector.compress.v16i32", VI, value, some, zero)
+            e.store(packed, e.data(i), e.index(7))
+        return e.call("llvm.ctpop.i64", I64, e.bits(some))
+
+    word = types.uint64
+    return types.int64(word, word, word, word, first, rows, patterns, at), codegen
+
+
+@intrinsic
+def add_patterns(typingctx, grad, rows, patterns, count, column, width, table, n):
+    """grad[rows[i] * width + column:] += table[patterns[i] * 16 n:] for every i < count."""
+    if not _literal(n):
+        return None
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        g, vectors = e.data(0), n.literal_value
+        with cgutils.for_range(builder, e.index(3), intp=I64) as loop:
+            row = builder.zext(builder.load(builder.gep(e.data(1), [loop.index])), I64)
+            row = builder.add(builder.mul(row, e.index(5)), e.index(4))
+            entry = builder.zext(builder.load(builder.gep(e.data(2), [loop.index])), I64)
+            entry = builder.mul(entry, ir.Constant(I64, 16 * vectors))
+            for j in range(vectors):
+                at = e.plus(row, 16 * j)
+                term = e.load(e.data(6), e.plus(entry, 16 * j))
+                e.store(builder.fadd(e.load(g, at), term), g, at)
+        return context.get_dummy_value()
+
+    return types.void(grad, rows, patterns, count, column, width, table, n), codegen
+
+
+@intrinsic
+def lif_forward(
+    typingctx, steps, drive, at, leak, threshold, channel, spikes, word, words, trace, trace_at,
+    stride, keep,
+):  # fmt: skip
+    """All time steps of 16 neurons; returns their number of spikes.
+
+    v = leak * v + drive[at[t] + channel:]; s = v > threshold; v = 0 where s. Spikes of step t go to
+    spikes[word + t * words] as bits and, with the literal keep=1, v to trace[trace_at + t * stride].
     """
     if not _literal(keep):
         return None
@@ -282,71 +350,109 @@ def lif_step(typingctx, drive, at, membrane, leak, threshold, channel, trace, tr
     def codegen(context, builder, signature, args):
         e = _Emit(context, builder, signature, args)
         channel = e.index(5)
-        # A product and a sum, as plain torch rounds them: the same spikes, not nearly the same.
-        decayed = builder.fmul(e.load(e.data(3), channel), e.load(e.data(2), channel))
-        v = builder.fadd(decayed, e.load(e.data(0), e.index(1)))
-        spikes = builder.fcmp_ordered(">", v, e.load(e.data(4), channel))
-        e.store(builder.select(spikes, e.constant(0.0), v), e.data(2), channel)
-        if keep.literal_value:
-            e.store(v, e.data(6), e.index(7))
-        return e.bits(spikes)
+        leaks, thresholds = e.load(e.data(3), channel), e.load(e.data(4), channel)
+        membrane, total = cgutils.alloca_once(builder, VF), cgutils.alloca_once(builder, I64)
+        builder.store(e.constant(0.0), membrane)
+        builder.store(ir.Constant(I64, 0), total)
+        with cgutils.for_range(builder, e.index(0), intp=I64) as loop:
+            t = loop.index
+            first = builder.sext(builder.load(builder.gep(e.data(2), [t])), I64)
+            # A product and a sum, as plain torch rounds them: the same spikes, not nearly.
+            v = builder.fadd(
+                builder.fmul(leaks, builder.load(membrane)),
+                e.load(e.data(1), builder.add(first, channel)),
+            )
+            fired = builder.fcmp_ordered(">", v, thresholds)
+            builder.store(builder.select(fired, e.constant(0.0), v), membrane)
+            bits = builder.bitcast(fired, I16)
+            e.store(bits, e.data(6), builder.add(e.index(7), builder.mul(t, e.index(8))))
+            count = e.call("llvm.ctpop.i64", I64, builder.zext(bits, I64))
+            builder.store(builder.add(builder.load(total), count), total)
+            if keep.literal_value:
+                e.store(v, e.data(9), builder.add(e.index(10), builder.mul(t, e.index(11))))
+        return builder.load(total)
 
     return (
-        types.uint64(drive, at, membrane, leak, threshold, channel, trace, trace_at, keep),
+        types.int64(
+            steps, drive, at, leak, threshold, channel, spikes, word, words, trace, trace_at,
+            stride, keep,
+        ),
         codegen,
-    )
+    )  # fmt: skip
 
 
 @intrinsic
-def lif_step_backward(
-    typingctx, trace, trace_at, upstream, at, every, carry, leak, threshold, slope, span,
-    channel, sums, channels, boxcar,
+def lif_backward(
+    typingctx, steps, trace, trace_at, stride, upstream, up_at, up_stride, every, leak, threshold,
+    slope, span, channel, sums, channels, gradient, boxcar,
 ):  # fmt: skip
-    """One time step back for 16 neurons; returns bits of the non-zero gradients.
+    """All time steps of 16 neurons backwards.
 
-    g_s = upstream[at:] + every; phi at v = trace[trace_at:]; g = g_s phi + leak g_next (1 - s).
-    carry holds g_next and receives g. slope = peak / threshold, span = 1 / (width threshold).
-    sums [3, channels] collects the gradients of bias, leak and threshold.
+    g_s = upstream[up_at + t * up_stride:] + every; phi at v = trace[trace_at + t * stride:];
+    g_t = g_s phi + leak g_{t+1} (1 - s_t), written to gradient[t * channels + channel:].
+    slope = peak / threshold, span = 1 / (width threshold); sums [3, channels] collects the
+    gradients of bias, leak and threshold.
     """
     if not _literal(boxcar):
         return None
 
     def codegen(context, builder, signature, args):
         e = _Emit(context, builder, signature, args)
-        channel, sums_data, wide = e.index(10), e.data(11), e.index(12)
+        channel, sums_data, wide = e.index(12), e.data(13), e.index(14)
         zero, one = e.constant(0.0), e.constant(1.0)
-        v = e.load(e.data(0), e.index(1))
-        theta = e.load(e.data(7), channel)
-        over = builder.fsub(v, theta)
-        spikes = builder.fcmp_ordered(">", v, theta)
-        distance = builder.fmul(
-            e.call("llvm.fabs.v16f32", VF, over), e.load(e.data(9), channel)
-        )
-        inside = builder.fcmp_ordered("<", distance, one)
-        height = e.load(e.data(8), channel)
-        if not boxcar.literal_value:
-            height = builder.fmul(builder.fsub(one, distance), height)
-        phi = builder.select(inside, height, zero)
-        g_s = builder.fadd(e.load(e.data(2), e.index(3)), e.splat(args[4]))
-        g_spike = builder.fmul(g_s, phi)
-        later = e.load(e.data(5), channel)  # gradient of v one step later
-        kept = builder.select(spikes, zero, v)
-        passed = builder.fmul(builder.select(spikes, zero, later), e.load(e.data(6), channel))
-        g = builder.fadd(g_spike, passed)
-        e.store(g, e.data(5), channel)
-        leak_at = builder.add(channel, wide)
-        threshold_at = builder.add(leak_at, wide)
-        e.store(builder.fadd(e.load(sums_data, channel), g), sums_data, channel)
-        e.store(e.fma(later, kept, e.load(sums_data, leak_at)), sums_data, leak_at)
-        e.store(
-            builder.fsub(e.load(sums_data, threshold_at), g_spike), sums_data, threshold_at
-        )
-        return e.bits(builder.fcmp_unordered("!=", g, zero))
+        leaks, theta, height, reach = (e.load(e.data(i), channel) for i in (8, 9, 10, 11))
+        constant = e.splat(args[7])
+        places = [channel]
+        for _ in range(2):
+            places.append(builder.add(places[-1], wide))
+        carry, *totals = e.accumulators(4)
+        builder.store(zero, carry)
+        for slot, place in zip(totals, places):
+            builder.store(e.load(sums_data, place), slot)
+        last = builder.sub(e.index(0), ir.Constant(I64, 1))
+        with cgutils.for_range(builder, e.index(0), intp=I64) as loop:
+            t = builder.sub(last, loop.index)
+            v = e.load(e.data(1), builder.add(e.index(2), builder.mul(t, e.index(3))))
+            over = builder.fsub(v, theta)
+            fired = builder.fcmp_ordered(">", v, theta)
+            distance = builder.fmul(e.call("llvm.fabs.v16f32", VF, over), reach)
+            inside = builder.fcmp_ordered("<", distance, one)
+            phi = height
+            if not boxcar.literal_value:
+                phi = builder.fmul(builder.fsub(one, distance), height)
+            g_s = e.load(e.data(4), builder.add(e.index(5), builder.mul(t, e.index(6))))
+            g_s = builder.fadd(g_s, constant)
+            g_spike = builder.select(inside, builder.fmul(g_s, phi), zero)
+            later = builder.load(carry)  # gradient of v one step later
+            kept = builder.select(fired, zero, v)
+            passed = builder.fmul(builder.select(fired, zero, later), leaks)
+            g = builder.fadd(g_spike, passed)
+            builder.store(g, carry)
+            e.store(g, e.data(15), builder.add(builder.mul(t, wide), channel))
+            bias, leak_sum, threshold_sum = (builder.load(slot) for slot in totals)
+            builder.store(builder.fadd(bias, g), totals[0])
+            builder.store(e.fma(later, kept, leak_sum), totals[1])
+            builder.store(builder.fsub(threshold_sum, g_spike), totals[2])
+        for slot, place in zip(totals, places):
+            e.store(builder.load(slot), sums_data, place)
+        return context.get_dummy_value()
 
     return (
-        types.uint64(
-            trace, trace_at, upstream, at, types.float32, carry, leak, threshold, slope, span,
-            channel, sums, channels, boxcar,
+        types.void(
+            steps, trace, trace_at, stride, upstream, up_at, up_stride, types.float32, leak,
+            threshold, slope, span, channel, sums, channels, gradient, boxcar,
         ),
         codegen,
     )  # fmt: skip
+
+
+@intrinsic
+def nonzero(typingctx, values, offset):
+    """Bits of the 16 floats at values[offset:] that are not zero."""
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        value = e.load(e.data(0), e.index(1))
+        return e.bits(builder.fcmp_unordered("!=", value, e.constant(0.0)))
+
+    return types.uint64(values, offset), codegen
