@@ -20,7 +20,7 @@ from errors import UserError
 from .compile import CoreProgram
 from .kernels import STATISTICS, run_program
 from .ledger import Ledger
-from .program import CHANNELS, IN_CHANNELS, NEURONS, POSITIONS
+from .program import CHANNELS, NEURONS, POSITIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +69,13 @@ class EventCore:
         self._touched = np.zeros(flat.places, np.uint8)
         self._live = np.zeros(flat.places, np.uint8)
         self._fired = np.zeros(flat.neurons, np.uint8)
-        widest = int((layout[:, POSITIONS] * layout[:, CHANNELS]).max()) + 1
-        self._spikes = np.zeros(widest, np.int64), np.zeros(widest, np.int64)
-        longest = int(max(layout[:, IN_CHANNELS].max(), np.diff(flat.window_ptr).max())) + 1
+        widest = int((layout[:, POSITIONS] * layout[:, CHANNELS]).max()) + 8
+        self._spikes = np.zeros(widest, np.int32), np.zeros(widest, np.int32)
+        longest = int(np.diff(flat.window_ptr).max()) + 1
         self._rows = np.zeros(longest, np.int64)
         self._values = np.zeros(longest, np.int32)
+        self._mail = np.zeros(flat.mail, np.int32)
+        self._received = np.zeros(flat.places, np.int64)
         self._latent_order = program.latent_order()
 
     def run(self, frames: np.ndarray, record: bool = False) -> CoreResult:
@@ -98,7 +100,8 @@ class EventCore:
             flat.keep, flat.bias, flat.threshold, flat.rest_v, flat.rest_spikes,
             flat.rest_count, flat.rest_clips, flat.event_units,
             self._last, self._last.view(np.uint64), self._v, self._drive, self._events,
-            self._touched, self._live, self._fired, *self._spikes, self._rows, self._values,
+            self._touched, self._live, self._fired, self._fired.view(np.uint64), *self._spikes,
+            self._rows, self._values, self._mail, self._received,
             latent, layer_spikes, neuron_spikes, statistics, raster,
         )  # fmt: skip
         if self._latent_order is not None:

@@ -2,8 +2,8 @@
 
 How the work stays in proportion to what happens:
 
-- A spike adds one contiguous row of int8 weights per output position it reaches; up to four
-  active channels of the same position share one pass over the accumulators.
+- A spike adds one contiguous row of int8 weights per output position it reaches. The rows of one
+  position are collected first, so that four of them share a pass over the accumulators.
 - Frames enter as differences from the frame before. Integer drive is linear and exact, so
   drive_t = drive_(t-1) + W (x_t - x_(t-1)) has the same bits as W x_t: the chip's event counts are
   taken from x_t itself, only this simulation saves the work. Between decisions the last image
@@ -21,6 +21,7 @@ from .program import (
     BLOCK,
     CHANNELS,
     IN_CHANNELS,
+    MAIL,
     MAY_WRAP,
     NEURONS,
     PAIRS,
@@ -28,6 +29,7 @@ from .program import (
     PLACES,
     POSITIONS,
     RESTING,
+    ROWS,
     SHIFT,
     WEIGHTS,
 )
@@ -50,31 +52,23 @@ _V_MAX = (1 << 23) - 1
 
 
 @njit(cache=True, boundscheck=False)
-def add_rows(weights, first, rows, start, stop, channels, drive):
-    """drive [C] += the weight rows rows[start:stop], counted from `first` in rows of C."""
-    k = start
-    while k + 4 <= stop:
-        i0 = (first + rows[k]) * channels
-        i1 = (first + rows[k + 1]) * channels
-        i2 = (first + rows[k + 2]) * channels
-        i3 = (first + rows[k + 3]) * channels
+def add_rows(weights, rows, count, channels, drive):
+    """drive [C] += the weight rows named by rows[:count]."""
+    k = 0
+    while k + 4 <= count:
+        i0, i1 = rows[k] * channels, rows[k + 1] * channels
+        i2, i3 = rows[k + 2] * channels, rows[k + 3] * channels
         w0, w1 = weights[i0 : i0 + channels], weights[i1 : i1 + channels]
         w2, w3 = weights[i2 : i2 + channels], weights[i3 : i3 + channels]
         for j in range(channels):
             drive[j] += w0[j] + w1[j] + w2[j] + w3[j]
         k += 4
-    if k + 2 <= stop:
-        i0 = (first + rows[k]) * channels
-        i1 = (first + rows[k + 1]) * channels
-        w0, w1 = weights[i0 : i0 + channels], weights[i1 : i1 + channels]
-        for j in range(channels):
-            drive[j] += w0[j] + w1[j]
-        k += 2
-    if k < stop:
-        i0 = (first + rows[k]) * channels
+    while k < count:
+        i0 = rows[k] * channels
         w0 = weights[i0 : i0 + channels]
         for j in range(channels):
             drive[j] += w0[j]
+        k += 1
 
 
 @njit(cache=True, boundscheck=False)
@@ -101,39 +95,46 @@ def add_scaled_rows(weights, rows, values, count, channels, drive):
 
 @njit(cache=True, boundscheck=False)
 def deliver(
-    spikes,
-    count,
-    in_channels,
-    channels,
-    weights,
-    pair_ptr,
-    pair_out,
-    pair_tap,
-    drive,
-    touched,
-    rows,
-):
+    spikes, count, in_channels, channels, weights, pair_ptr, pair_out, pair_tap,
+    drive, touched, mail, received,
+):  # fmt: skip
     """Expand the active inputs spikes[:count] (ascending) into drive [P, C] and touched [P].
 
+    Events are first sorted into mail [P, rows]: the weight rows that each output position must
+    add, received [P] of them (all 0 between calls); then every position is summed in one go.
     Returns the synaptic operations: synapses that carried a spike.
     """
-    operations = 0
     i = 0
     while i < count:
         place = spikes[i] // in_channels
         first = place * in_channels
-        active = 0
-        while i < count and spikes[i] < first + in_channels:
-            rows[active] = spikes[i] - first
-            active += 1
-            i += 1
+        stop = i + 1
+        while stop < count and spikes[stop] < first + in_channels:
+            stop += 1
         for pair in range(pair_ptr[place], pair_ptr[place + 1]):
             out = pair_out[pair]
+            shift = pair_tap[pair] - first
+            box = mail[out]
+            n = received[out]
+            for k in range(i, stop):
+                box[n] = spikes[k] + shift
+                n += 1
+            received[out] = n
+        i = stop
+    delivered = 0
+    for out in range(len(received)):
+        n = received[out]
+        if n > 0:
             touched[out] = 1
             line = drive[out * channels : (out + 1) * channels]
-            add_rows(weights, pair_tap[pair], rows, 0, active, channels, line)
-            operations += active * channels
-    return operations
+            line[:] = 0
+            add_rows(weights, mail[out], n, channels, line)
+            delivered += n
+            received[out] = 0
+        elif touched[out]:
+            touched[out] = 0
+            drive[out * channels : (out + 1) * channels] = 0
+    return delivered * channels
 
 
 @njit(cache=True, boundscheck=False)
@@ -172,18 +173,41 @@ def update_wrapping(v, drive, keep, bias, threshold, shift, fired):
     return wraps, clips
 
 
+_BIT_PLACES = np.zeros((256, 8), np.int32)  # which bits of a byte are set, lowest first
+for _byte in range(256):
+    _set = [bit for bit in range(8) if _byte >> bit & 1]
+    _BIT_PLACES[_byte, : len(_set)] = _set
+_BIT_COUNT = np.array([bin(byte).count("1") for byte in range(256)], np.int64)
+# gathers the lowest bits of eight bytes (each 0 or 1) into the top byte, first byte lowest
+_GATHER = np.uint64(0x0102040810204080)
+
+
 @njit(cache=True, boundscheck=False)
-def _collect(fired, start, stop, spikes, count):
-    """Append the indices of fired[start:stop] to spikes; returns the new count."""
-    for i in range(start, stop):
-        spikes[count] = i
-        count += fired[i]
+def _collect(fired, words, start, stop, spikes, count):
+    """Append the indices of fired[start:stop] to spikes; returns the new count.
+
+    words: the same flags, eight a word. Writes up to eight entries past the last spike.
+    """
+    if start % 8 or stop % 8:
+        for i in range(start, stop):
+            spikes[count] = i
+            count += fired[i]
+        return count
+    for word in range(start // 8, stop // 8):
+        if words[word]:
+            byte = np.int64((words[word] * _GATHER) >> np.uint64(56))
+            places = _BIT_PLACES[byte]
+            out = spikes[count : count + 8]
+            base = int32(8 * word)
+            for bit in range(8):
+                out[bit] = base + places[bit]
+            count += _BIT_COUNT[byte]
     return count
 
 
 @njit(cache=True, boundscheck=False)
 def sweep(
-    t, row, v, drive, fired, touched, live, keep, bias, threshold,
+    t, row, v, drive, fired, words, touched, live, keep, bias, threshold,
     rest_v, rest_spikes, rest_count, rest_clips, spikes, stats,
 ):  # fmt: skip
     """Step t of one layer; arrays are the layer's own. Returns the number of spikes.
@@ -226,7 +250,7 @@ def sweep(
         else:
             clips = update_bounded(v[a:b], drive[a:b], keep, bias, threshold, shift, fired[a:b])
         stats[SATURATIONS] += clips
-        count = _collect(fired, a, b, spikes, count)
+        count = _collect(fired, words, a, b, spikes, count)
     stats[SATURATIONS] += resting * rest_clips[t]
     stats[DRIVEN_UPDATES] += driven * channels
     stats[IDLE_UPDATES] += (positions - driven) * channels
@@ -303,7 +327,8 @@ def run_program(
     frames, frame_words, layout, weights, pair_ptr, pair_out, pair_tap,
     window_ptr, window_input, window_row, reach_ptr, reach_out,
     keep, bias, threshold, rest_v, rest_spikes, rest_count, rest_clips, event_units,
-    last, last_words, v, drive, events, touched, live, fired, spikes_a, spikes_b, rows, values,
+    last, last_words, v, drive, events, touched, live, fired, fired_words, spikes_a, spikes_b,
+    rows, values, mail, received,
     latent, layer_spikes, neuron_spikes, stats, raster,
 ):  # fmt: skip
     """All decisions of a batch. frames uint8 [B, T, padded inputs]; see `core.py` for the rest."""
@@ -339,22 +364,20 @@ def run_program(
                 if number > 0:
                     stats[number, INPUT_EVENTS] += count
                     w0 = row[WEIGHTS]
+                    m0, m1 = row[MAIL], row[MAIL] + positions * row[ROWS]
                     stats[number, SYNAPTIC_OPS] += deliver(
                         source, count, row[IN_CHANNELS], c_out, weights[w0:],
-                        pair_ptr[row[PAIRS] :], pair_out, pair_tap, own_drive, own_touched, rows,
+                        pair_ptr[row[PAIRS] :], pair_out, pair_tap, own_drive, own_touched,
+                        mail[m0:m1].reshape((positions, row[ROWS])), received[p0:p1],
                     )  # fmt: skip
                 q0 = row[PARAMS]
                 r0 = row[RESTING]
                 count = sweep(
-                    t, row, v[n0:n1], own_drive, fired[n0:n1], own_touched, live[p0:p1],
+                    t, row, v[n0:n1], own_drive, fired[n0:n1], fired_words[n0 // 8 :], own_touched,
+                    live[p0:p1],
                     keep[q0:], bias[q0:], threshold[q0:], rest_v[r0:], rest_spikes[r0:],
                     rest_count[number], rest_clips[number], target, stats[number],
                 )  # fmt: skip
-                if number > 0:
-                    for p in range(positions):
-                        if own_touched[p]:
-                            own_touched[p] = 0
-                            own_drive[p * c_out : (p + 1) * c_out] = 0
                 layer_spikes[decision, number] += count
                 if number == layers - 1:
                     for i in range(count):

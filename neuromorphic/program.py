@@ -36,8 +36,10 @@ from .quantise import DRIVE_MAX, FRAME_MAX, QuantLayer, QuantNetwork, worst_driv
     RESTING,  # offset of the resting trajectory in `rest_v`, `rest_spikes`
     SHIFT,  # left shift from drive sum to current
     MAY_WRAP,  # 1 where an input exists that wraps the current
-) = range(12)
-LAYOUT_COLUMNS = 12
+    ROWS,  # weight rows: the most events that one position can get in a step
+    MAIL,  # offset of the positions' mail boxes, [positions, rows]; spike-driven layers only
+) = range(14)
+LAYOUT_COLUMNS = 14
 BLOCK_NEURONS = 1024  # parameters are tiled to about this many: long loops that stay in L1
 
 
@@ -69,8 +71,9 @@ class FlatProgram:
     event_units: np.ndarray  # int64 [256]: events that one frame value costs
     time_steps: int
     inputs: int
-    neurons: int
+    neurons: int  # with the gaps that align layers to eight
     places: int
+    mail: int
 
 
 def windows_of(
@@ -159,7 +162,7 @@ def flatten(network: QuantNetwork, bit_planes: bool = False) -> FlatProgram:
         )
     }  # fmt: skip
     sizes = dict.fromkeys(
-        ("weights", "pair_ptr", "pairs", "neurons", "places", "params", "rest"), 0
+        ("weights", "pair_ptr", "pairs", "neurons", "places", "params", "rest", "mail"), 0
     )
     for number, layer in enumerate(network.layers):
         input_shape, output_shape = shapes[number], shapes[number + 1]
@@ -171,7 +174,7 @@ def flatten(network: QuantNetwork, bit_planes: bool = False) -> FlatProgram:
         layout[number] = (
             in_channels, positions, channels, sizes["weights"], sizes["pair_ptr"],
             sizes["neurons"], sizes["places"], sizes["params"], block, sizes["rest"],
-            layer.shift, may_wrap(layer, number),
+            layer.shift, may_wrap(layer, number), len(rows), sizes["mail"],
         )  # fmt: skip
         parts["weights"].append(rows.ravel())
         if number:
@@ -193,7 +196,9 @@ def flatten(network: QuantNetwork, bit_planes: bool = False) -> FlatProgram:
         parts["rest_count"].append(rest_spikes.sum(1, dtype=np.int64))
         parts["rest_clips"].append(rest_clips)
         sizes["weights"] += rows.size
-        sizes["neurons"] += positions * channels
+        # eight flags are read as one word: layers start at multiples of eight
+        sizes["neurons"] += -(-positions * channels // 8) * 8
+        sizes["mail"] += positions * len(rows) if number else 0
         sizes["places"] += positions
         sizes["params"] += block * channels
         sizes["rest"] += steps * channels
@@ -230,4 +235,5 @@ def flatten(network: QuantNetwork, bit_planes: bool = False) -> FlatProgram:
         inputs=inputs,
         neurons=sizes["neurons"],
         places=sizes["places"],
+        mail=sizes["mail"],
     )
