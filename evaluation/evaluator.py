@@ -137,7 +137,7 @@ class Evaluator:
         try:
             while waiting or playing:
                 busy = sum(group.unfinished for _, group in playing)
-                while waiting and busy + waiting[0][1].size <= max(self._num_slots, 1):
+                while waiting and busy + waiting[0][1].size <= self._num_slots:
                     name, group = waiting.pop(0)
                     group.begin(results[name])
                     playing.append((name, group))
@@ -270,5 +270,7 @@ class _Group:
             return actions
         seeds = self._seeds[np.minimum(self._episode, len(self._seeds) - 1)]
         explore = counter_uniform(seeds, self._lengths, _EXPLORE_STREAM) < self._epsilon
+        if not explore.any():
+            return actions
         choice = counter_uniform(seeds, self._lengths, _CHOICE_STREAM) * len(self._allowed)
         return np.where(explore, self._allowed[choice.astype(np.int64)], actions)

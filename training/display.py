@@ -53,9 +53,8 @@ class Display:
         now = time.monotonic()
         if self._start is None:
             self._start = (now, step)
-        self.step, self.visit = step, visit
+        self.step, self.visit, self.message = step, visit, ""
         if now >= self._next:
-            self.message = ""
             self._next = now + self.interval
             self._refresh()
 
