@@ -1,1 +1,1 @@
-"""Decides: the agent and its parts: encoders, heads, losses, learner."""
+"""Decides: encoders, heads, losses, learner, agent."""

@@ -1,0 +1,1 @@
+"""The loop: configuration, runner, checkpoints, telemetry."""
