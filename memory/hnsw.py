@@ -1,0 +1,91 @@
+"""Graph index (faiss HNSW), one graph per group. Fast to read; kept for comparison.
+
+HNSW cannot delete. A key that moves or goes leaves a dead node behind, which a search filters
+out; when the dead outnumber the living, the graph is built anew, at about 50 microseconds a key
+in one go. So a write is cheap on average and now and then stops the program for seconds, which
+is why `auto` never chooses this index.
+"""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+
+LINKS = 16  # edges per node and level (twice that at the bottom)
+BUILD = 64  # width of the search that places a new node
+
+
+class HnswIndex:
+    def __init__(self, keys: np.ndarray, groups: int, width: int = 64) -> None:
+        """`width`: candidates of a search (efSearch); it is raised to 2 k where that is more."""
+        self.keys, self.width = keys, width
+        self.node = np.full(len(keys), -1, np.int64)  # [C] node of a slot in its group's graph
+        self.group = np.full(len(keys), -1, np.int32)  # [C]
+        self.graphs = [self._graph() for _ in range(groups)]
+        self.slots = [np.zeros(0, np.int32) for _ in range(groups)]  # slot of a node, -1 dead
+
+    def _graph(self) -> faiss.IndexHNSWFlat:
+        graph = faiss.IndexHNSWFlat(self.keys.shape[1], LINKS)
+        graph.hnsw.efConstruction = BUILD
+        return graph
+
+    def put(self, slots: np.ndarray, groups: np.ndarray) -> None:
+        """Insert slots [N] into groups [N], or move those present, by their keys as of now."""
+        slots, last = np.unique(slots[::-1], return_index=True)
+        groups = groups[::-1][last]
+        for group in np.unique(groups):
+            mine = slots[groups == group].astype(np.int32)
+            self._kill(mine)
+            first = self.graphs[group].ntotal
+            self.graphs[group].add(self.keys[mine])
+            self.slots[group] = np.append(self.slots[group], mine)
+            self.node[mine] = np.arange(first, first + len(mine))
+            self.group[mine] = group
+        for group, names in enumerate(self.slots):
+            alive = names[names >= 0]
+            if len(names) - len(alive) > max(len(alive), 256):
+                self.graphs[group] = self._graph()
+                self.graphs[group].add(self.keys[alive])
+                self.slots[group] = alive
+                self.node[alive] = np.arange(len(alive))
+
+    def _kill(self, slots: np.ndarray) -> None:
+        for slot in slots[self.node[slots] >= 0]:
+            self.slots[self.group[slot]][self.node[slot]] = -1
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Slots [B,G,k] int32 and exact squared distances [B,G,k] float32, ascending."""
+        shape = (len(queries), len(self.graphs), k)
+        out, distances = np.full(shape, -1, np.int32), np.full(shape, np.inf, np.float32)
+        for group, graph in enumerate(self.graphs):
+            names = self.slots[group]
+            if not len(names):
+                continue
+            alive = np.packbits(names >= 0, bitorder="little")
+            options = faiss.SearchParametersHNSW(
+                efSearch=max(self.width, 2 * k), sel=faiss.IDSelectorBitmap(alive)
+            )
+            _, nodes = graph.search(queries, k, params=options)
+            found = np.where(nodes >= 0, names[nodes], -1)
+            gaps = self.keys[found] - queries[:, None]  # computed directly, as the kernel needs
+            square = np.where(found >= 0, np.einsum("bkd,bkd->bk", gaps, gaps), np.inf)
+            order = np.lexsort((found, square))
+            out[:, group] = np.take_along_axis(found, order, 1)
+            distances[:, group] = np.take_along_axis(square, order, 1)
+        return out, distances
+
+    def maintain(self, budget: int) -> int:
+        return 0
+
+    def state_dict(self) -> dict:
+        return {
+            "node": self.node,
+            "group": self.group,
+            "slots": list(self.slots),
+            "graphs": [faiss.serialize_index(graph) for graph in self.graphs],
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.node[:], self.group[:] = state["node"], state["group"]
+        self.slots = [np.array(slots, np.int32) for slots in state["slots"]]
+        self.graphs = [faiss.deserialize_index(np.asarray(g)) for g in state["graphs"]]

@@ -1,0 +1,124 @@
+"""Indices over the memory's keys: exact, cells, graph; `make_index` chooses by name or by size.
+
+    index.put(slots [N], groups [N])       insert, or move after a key has changed
+    index.search(queries [B,D], k)         slots [B,G,k], squared distances [B,G,k]
+    index.maintain(budget)                 bounded upkeep, entries to look at
+
+A group is an action (or all of them together); each group is searched for its own k nearest.
+All indices read the memory's own key array, never copy it, and compute the squared distances
+they return directly from it, so equal keys have distance exactly 0.
+
+`ivf` is the inverted file of `memory/cells.py`. The one of faiss is not offered: it needs
+training, goes stale when keys move, and a moved key costs it some hundred times more (see
+benchmarks/results/episodic.json).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from errors import UserError
+from memory import cell_search, cells, flat
+from memory.hnsw import HnswIndex
+
+# Above this many entries the cells read faster than the exact scan, by benchmarks/episodic.py;
+# below, exact costs nothing extra.
+FLAT_UP_TO = 2048
+
+
+class Index(Protocol):
+    def put(self, slots: np.ndarray, groups: np.ndarray) -> None: ...
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]: ...
+    def maintain(self, budget: int) -> int: ...
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+class FlatIndex:
+    """Exact. Remembers only which group a slot is in."""
+
+    def __init__(self, keys: np.ndarray, groups: int) -> None:
+        self.keys, self.num_groups = keys, groups
+        self.group = np.full(len(keys), -1, np.int32)
+        self.stored = 0  # slots in use lie below this
+
+    def put(self, slots: np.ndarray, groups: np.ndarray) -> None:
+        self.group[slots] = groups
+        if len(slots):
+            self.stored = max(self.stored, int(slots.max()) + 1)
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        shape = (len(queries), self.num_groups, k)
+        slots, distances = np.empty(shape, np.int32), np.empty(shape, np.float32)
+        flat.search(self.keys, self.group, self.stored, queries, k, slots, distances)
+        return slots, distances
+
+    def maintain(self, budget: int) -> int:
+        return 0
+
+    def state_dict(self) -> dict:
+        return {"group": self.group[: self.stored].copy()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.stored = len(state["group"])
+        self.group[: self.stored] = state["group"]
+        self.group[self.stored :] = -1
+
+
+class CellIndex:
+    """Approximate: inverted file with cells that split and dissolve.
+
+    `effort`: about how many full cells a search visits per group. 4 gives a recall@50 of .97 to
+    .98 from 1e4 to 1e6 keys of Atari frames; the exact comparison covers `spare` candidates more
+    than are asked for.
+    """
+
+    def __init__(
+        self, keys: np.ndarray, groups: int, effort: float = 4.0, spare: int = 10
+    ) -> None:
+        self.effort, self.spare, self.num_groups = float(effort), spare, groups
+        self.cells = cells.allocate(keys, groups)
+
+    def put(self, slots: np.ndarray, groups: np.ndarray) -> None:
+        cells.put(self.cells, slots, groups)
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        shape = (len(queries), self.num_groups, k)
+        slots, distances = np.empty(shape, np.int32), np.empty(shape, np.float32)
+        cell_search.search(self.cells, queries, k, self.effort, self.spare, slots, distances)
+        return slots, distances
+
+    def maintain(self, budget: int) -> int:
+        return int(cells.maintain(self.cells, budget))
+
+    def state_dict(self) -> dict:
+        """All arrays but the keys, each cut after its last row in use."""
+        used = {
+            "blocks": int(np.flatnonzero(self.cells.owner >= 0).max(initial=-1)) + 1,
+            "cells": int(np.flatnonzero(self.cells.site >= 0).max(initial=-1)) + 1,
+            "coarse": int(np.flatnonzero(self.cells.coarse_cell[:, 0] >= 0).max(initial=-1)) + 1,
+            "slots": int(np.flatnonzero(self.cells.place >= 0).max(initial=-1)) + 1,
+        }
+        arrays = {name: getattr(self.cells, name) for name in self.cells._fields[1:]}
+        return {
+            name: array[: used.get(cells.ROWS.get(name), len(array))].copy()
+            for name, array in arrays.items()
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        fresh = cells.allocate(self.cells.keys, self.num_groups)
+        for name, array in state.items():
+            getattr(fresh, name)[: len(array)] = array
+        self.cells = fresh
+
+
+def make_index(kind: str, keys: np.ndarray, groups: int) -> Index:
+    """`kind` flat | ivf | hnsw | auto, over keys [C,D] with `groups` groups."""
+    if kind == "auto":
+        kind = "flat" if len(keys) <= FLAT_UP_TO * groups else "ivf"
+    known = {"flat": FlatIndex, "ivf": CellIndex, "hnsw": HnswIndex}
+    if kind not in known:
+        raise UserError(f"memory.index={kind} is unknown: choose flat, ivf, hnsw or auto")
+    return known[kind](keys, groups)
