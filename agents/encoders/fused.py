@@ -60,19 +60,16 @@ class EventEncoder(torch.autograd.Function):
             np.empty(batch * STACK * n // kernels.LANES, dtype=np.uint16) for n in neurons
         )
         # torch allocates: its allocator keeps large blocks where numpy returns them.
-        traces = tuple(
-            torch.empty(batch * STACK * n if keep else 1, dtype=torch.float32).numpy()
-            for n in neurons
-        )
+        drives = tuple(torch.empty((batch if keep else 1) * STACK * n).numpy() for n in neurons)
         counts = np.zeros(len(neurons), dtype=np.int64)
         latent = torch.empty(batch, neurons[-1])
         kernels.forward(
-            obs.view(-1).numpy(), batch, STACK, plan.crop, plan.table, _arrays(weights), biases,
-            leaks, thresholds, spikes, traces, counts, latent.view(-1).numpy(), keep,
+            obs.view(-1).numpy(), batch, plan.crop, plan.table, _arrays(weights), biases, leaks,
+            thresholds, spikes, drives, counts, latent.view(-1).numpy(), keep,
         )  # fmt: skip
         rates = torch.from_numpy((counts / (batch * STACK * np.array(neurons))).astype(np.float32))
         if keep:
-            ctx.plan, ctx.spikes, ctx.traces = plan, spikes, traces
+            ctx.plan, ctx.spikes, ctx.drives = plan, spikes, drives
             ctx.save_for_backward(obs, *params)
         return latent, rates
 
@@ -92,8 +89,8 @@ class EventEncoder(torch.autograd.Function):
         sums = [torch.zeros(3, w.shape[-1]) for w in weights]
         every = grad_rates.numpy() / (batch * STACK * np.array(plan.neurons))
         kernels.backward(
-            obs.view(-1).numpy(), batch, STACK, plan.crop, plan.table, transposed, lifs,
-            ctx.spikes, ctx.traces, _flat(grad_latent), every.astype(np.float32),
+            obs.view(-1).numpy(), batch, plan.crop, plan.table, transposed, lifs,
+            ctx.spikes, ctx.drives, _flat(grad_latent), every.astype(np.float32),
             plan.boxcar, _arrays(grads), _arrays(sums),
         )  # fmt: skip
         grads[0].mul_(plan.pixel)

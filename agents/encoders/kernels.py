@@ -17,9 +17,12 @@ import numpy as np
 from numba import njit
 
 from agents.encoders.vector import (
+    LANES,
+    STEPS,
     add_outer,
     add_patterns,
     add_scaled_rows,
+    add_vector,
     lif_backward,
     lif_forward,
     list_events,
@@ -28,17 +31,16 @@ from agents.encoders.vector import (
     load_u64,
     nonzero,
     patch_product,
+    pattern_table,
     popcount,
     read_row,
     sum_rows,
 )
 
-LANES = 16
 FRAME = 84
-SAMPLES = 8  # samples whose weight gradients are added together, while weights are in the cache
+SAMPLES = 4  # samples that go back through a layer together, while its weights are in the cache
 SLACK = 16  # entries that a list may overwrite behind its end
 
-# `steps` is 4 wherever spikes are listed by pattern: one bit a step.
 # Columns of the table of layer shapes [layers, 6], int64.
 SIDE_IN, SIDE, KERNEL, STRIDE, IN, OUT = range(6)
 
@@ -61,60 +63,44 @@ def _read_patch(obs, start, kernel, patch):
 
 
 @njit(cache=True, inline="always")
-def _fire(steps, drive, at, leak, threshold, shape, b, p, spikes, trace, trace_base, keep):
-    """All LIF steps of the channels at position p; drive of step t from at[t] on.
-
-    Returns the number of spikes.
-    """
-    positions, out = shape[SIDE] * shape[SIDE], shape[OUT]
-    words, stride = positions * (out // LANES), positions * out
+def _fire(drive, at, leak, threshold, shape, b, p, spikes):
+    """All steps of the neurons at position p, drive of step t from at[t] on; returns the spikes."""
+    out = shape[OUT]
+    words = shape[SIDE] * shape[SIDE] * (out // LANES)
     count = 0
     for c in range(0, out, LANES):
-        word = b * steps * words + (p * out + c) // LANES
-        if keep:
-            count += lif_forward(
-                steps, drive, at, leak, threshold, c, spikes, word, words, trace,
-                trace_base + p * out + c, stride, 1,
-            )  # fmt: skip
-        else:
-            count += lif_forward(
-                steps, drive, at, leak, threshold, c, spikes, word, words, trace, 0, 0, 0
-            )
+        word = b * STEPS * words + (p * out + c) // LANES
+        count += lif_forward(drive, at, leak, threshold, c, spikes, word, words)
     return count
 
 
 @njit(cache=True)
-def image_forward(
-    obs, b, steps, crop, shape, weight, bias, leak, threshold, spikes, trace, trace_base, keep
-):
+def image_forward(obs, b, crop, shape, weight, bias, leak, threshold, spikes, drive, base):
     """First layer on sample b of obs [B, T, 84, 84]; returns its number of spikes.
 
-    weight [K, O]; spikes [B, T, P, O/16] u16; trace [T, P, O] from trace_base on (with keep).
+    weight [K, O]; spikes [B, T, P, O/16] u16; drive [patches that changed, O] from `base` on.
     """
     side, kernel, stride, out = shape[SIDE], shape[KERNEL], shape[STRIDE], shape[OUT]
     taps = kernel * kernel
-    patch = np.empty(taps + 8, np.float32)
-    drive = np.empty(steps * out, np.float32)
-    at = np.zeros(steps, np.int64)
+    patch = np.empty(taps + SLACK, np.float32)
+    at = np.empty(STEPS, np.int64)
     count = 0
+    last = base - out  # where the newest drive begins
     for p in range(side * side):
         corner = (crop + p // side * stride) * FRAME + crop + p % side * stride
-        for t in range(steps):
-            start = (b * steps + t) * FRAME * FRAME + corner
-            if t > 0 and _same_patch(obs, start, start - FRAME * FRAME, kernel):
-                at[t] = at[t - 1]
-                continue
-            at[t] = t * out
-            _read_patch(obs, start, kernel, patch)
-            c = 0
-            while c + 2 * LANES <= out:
-                patch_product(patch, taps, weight, c, out, bias, drive, t * out + c, 2)
-                c += 2 * LANES
-            if c < out:
-                patch_product(patch, taps, weight, c, out, bias, drive, t * out + c, 1)
-        count += _fire(
-            steps, drive, at, leak, threshold, shape, b, p, spikes, trace, trace_base, keep
-        )
+        for t in range(STEPS):
+            start = (b * STEPS + t) * FRAME * FRAME + corner
+            if t == 0 or not _same_patch(obs, start, start - FRAME * FRAME, kernel):
+                last += out
+                _read_patch(obs, start, kernel, patch)
+                c = 0
+                while c + 2 * LANES <= out:
+                    patch_product(patch, taps, weight, c, out, bias, drive, last + c, 2)
+                    c += 2 * LANES
+                if c < out:
+                    patch_product(patch, taps, weight, c, out, bias, drive, last + c, 1)
+            at[t] = last
+        count += _fire(drive, at, leak, threshold, shape, b, p, spikes)
     return count
 
 
@@ -140,90 +126,91 @@ def _list_inputs(spikes, first, shape, p, rows):
 
 
 @njit(cache=True)
-def event_forward(
-    source, b, steps, shape, weight, bias, leak, threshold, spikes, trace, trace_base, keep
-):
+def event_forward(source, b, shape, weight, bias, leak, threshold, spikes, drive, base):
     """A layer that reads spikes, on sample b; returns its number of spikes.
 
-    source [B, T, side_in^2, C/16] u16; weight [K, O]; the rest as in `image_forward`.
+    source [B, T, side_in^2, C/16] u16; weight [K, O]; spikes as above; drive [P, T, O] from `base`.
     """
     side, side_in, out = shape[SIDE], shape[SIDE_IN], shape[OUT]
     words_in = side_in * side_in * (shape[IN] // LANES)
     rows = np.empty(shape[KERNEL] * shape[KERNEL] * shape[IN] + SLACK, np.int32)
-    drive = np.empty(steps * out, np.float32)
-    at = np.arange(steps) * out
+    at = np.empty(STEPS, np.int64)
     count = 0
     for p in range(side * side):
-        for t in range(steps):
-            n = _list_inputs(source, (b * steps + t) * words_in, shape, p, rows)
+        for t in range(STEPS):
+            n = _list_inputs(source, (b * STEPS + t) * words_in, shape, p, rows)
+            at[t] = base + (p * STEPS + t) * out
             c = 0
             while c + 4 * LANES <= out:
-                sum_rows(weight, rows, n, c, out, bias, drive, t * out + c, 4)
+                sum_rows(weight, rows, n, c, out, bias, drive, at[t] + c, 4)
                 c += 4 * LANES
             while c < out:
-                sum_rows(weight, rows, n, c, out, bias, drive, t * out + c, 1)
+                sum_rows(weight, rows, n, c, out, bias, drive, at[t] + c, 1)
                 c += LANES
-        count += _fire(
-            steps, drive, at, leak, threshold, shape, b, p, spikes, trace, trace_base, keep
-        )
+        count += _fire(drive, at, leak, threshold, shape, b, p, spikes)
     return count
 
 
 @njit(cache=True)
-def count_spikes(spikes, b, steps, shape, latent):
+def count_spikes(spikes, b, shape, latent):
     """latent [B, P, O] of sample b: spikes over the steps."""
     width = shape[SIDE] * shape[SIDE] * shape[OUT]
     words = width // LANES
     for j in range(words):
+        first = b * STEPS * words + j
+        m0, m1, m2, m3 = (
+            spikes[first], spikes[first + words], spikes[first + 2 * words],
+            spikes[first + 3 * words],
+        )  # fmt: skip
         for lane in range(LANES):
-            n = 0
-            for t in range(steps):
-                n += (spikes[(b * steps + t) * words + j] >> lane) & 1
-            latent[b * width + j * LANES + lane] = n
+            n = ((m0 >> lane) & 1) + ((m1 >> lane) & 1) + ((m2 >> lane) & 1) + ((m3 >> lane) & 1)
+            latent[b * width + j * LANES + lane] = np.float32(n)
 
 
 @njit(cache=True)
 def forward(
-    obs, batch, steps, crop, shapes, weights, biases, leaks, thresholds,
-    spikes, traces, counts, latent, keep,
+    obs, batch, crop, shapes, weights, biases, leaks, thresholds, spikes, drives, counts,
+    latent, keep,
 ):  # fmt: skip
-    """All layers on all samples. Tuples of flat arrays, one a layer; counts [layers] int64."""
+    """All layers on all samples. Tuples of flat arrays, one a layer; counts [layers] int64.
+
+    drives: [B, T, P, O] each when they are kept for `backward`, else room for one sample.
+    """
     last = len(shapes) - 1
     for b in range(batch):
         for i in range(last + 1):
             base = 0
             if keep:
-                base = b * steps * shapes[i, SIDE] ** 2 * shapes[i, OUT]
+                base = b * STEPS * shapes[i, SIDE] ** 2 * shapes[i, OUT]
             if i == 0:
                 counts[i] += image_forward(
-                    obs, b, steps, crop, shapes[i], weights[i], biases[i], leaks[i],
-                    thresholds[i], spikes[i], traces[i], base, keep,
+                    obs, b, crop, shapes[i], weights[i], biases[i], leaks[i], thresholds[i],
+                    spikes[i], drives[i], base,
                 )  # fmt: skip
             else:
                 counts[i] += event_forward(
-                    spikes[i - 1], b, steps, shapes[i], weights[i], biases[i], leaks[i],
-                    thresholds[i], spikes[i], traces[i], base, keep,
+                    spikes[i - 1], b, shapes[i], weights[i], biases[i], leaks[i], thresholds[i],
+                    spikes[i], drives[i], base,
                 )  # fmt: skip
-        count_spikes(spikes[last], b, steps, shapes[last], latent)
+        count_spikes(spikes[last], b, shapes[last], latent)
 
 
 @njit(cache=True, inline="always")
 def _gradient_of_drive(
-    steps, trace, trace_at, stride, upstream, up_at, up_stride, every, lif, out, sums, boxcar,
-    gradient,
-):  # fmt: skip
+    drive, at, upstream, up_at, up_stride, every, lif, out, sums, boxcar, gradient
+):
     """All LIF steps of a position backwards: gradient [T, O] of its drive."""
     leak, threshold, slope, span = lif
     for c in range(0, out, LANES):
         if boxcar:
             lif_backward(
-                steps, trace, trace_at + c, stride, upstream, up_at + c, up_stride, every, leak,
-                threshold, slope, span, c, sums, out, gradient, 1,
+                drive, at, upstream, up_at + c, up_stride, every, leak, threshold, slope, span, c,
+                sums, out, gradient, 1,
             )  # fmt: skip
         else:
             lif_backward(
-                steps, trace, trace_at + c, stride, upstream, up_at + c, up_stride, every, leak,
-                threshold, slope, span, c, sums, out, gradient, 0,
+                drive, at, upstream, up_at + c, up_stride, every, leak, threshold, slope, span, c,
+                sums, out, gradient, 0,
             )  # fmt: skip
 
 
@@ -243,149 +230,128 @@ def _list_patterns(spikes, start, end, step, row, rows, patterns):
     return n
 
 
-@njit(cache=True, inline="always")
-def _sum_patterns(gradient, out, column, width, table):
-    """table[m] = sum of gradient[t] over the set bits t of m; columns `column` to + width."""
-    for m in range(1, 16):
-        low = 0
-        while not (m >> low) & 1:
-            low += 1
-        rest = m & (m - 1)
-        for c in range(width):
-            value = gradient[low * out + column + c]
-            table[m * width + c] = value if rest == 0 else table[rest * width + c] + value
-
-
 @njit(cache=True)
 def event_backward(
-    steps, shape, transposed, lif, trace, trace_base, upstream, upstream_base, upstream_stride,
-    every, boxcar, down, gradients, sums,
+    source, first, count, shape, transposed, lif, drive, upstream, upstream_base, upstream_sample,
+    upstream_step, every, boxcar, down, grad, sums,
 ):  # fmt: skip
-    """One event layer back on one sample, but for the gradient of its weights.
+    """Gradients of one event layer on `count` samples from `first` on.
 
-    upstream [P, O] from upstream_base + t * upstream_stride on, plus `every` on each spike;
-    transposed [O, K]; lif = (leak, threshold, slope, span), each [O]; down [T, side_in^2, C] is
-    filled with the gradient of the spikes before, gradients [P, T, O] with that of the drive;
-    sums [3, O] is added to.
+    upstream: gradient of the spikes, [P, O] from upstream_base + sample * upstream_sample + t *
+    upstream_step on, and `every` on top; transposed [O, K]; lif = (leak, threshold, slope, span),
+    each [O]; down [count, T, side_in^2, C] is filled with the gradient of the spikes before;
+    grad [K, O] and sums [3, O] are added to.
     """
     side, side_in, kernel, stride = shape[SIDE], shape[SIDE_IN], shape[KERNEL], shape[STRIDE]
     into, out = shape[IN], shape[OUT]
-    positions, inputs = side * side, kernel * kernel * into
-    active = np.empty((steps * positions, out + SLACK), np.int32)
-    values = np.empty((steps * positions, out + SLACK), np.float32)
-    lengths = np.empty(steps * positions, np.int64)
-    for p in range(positions):
-        gradient = gradients[p * steps * out : (p + 1) * steps * out]
+    places, places_in = side * side, side_in * side_in
+    span = kernel * into  # inputs of one kernel row: contiguous in `down` and in the weights
+    words_in, words = places_in * into // LANES, into // LANES
+    active = np.empty((count * places * STEPS, out + SLACK), np.int32)
+    values = np.empty((count * places * STEPS, out + SLACK), np.float32)
+    lengths = np.empty(count * places * STEPS, np.int64)
+    gradients = np.empty((count * places, STEPS * out), np.float32)
+    rows = np.empty(span + SLACK, np.int32)
+    patterns = np.empty(span + SLACK, np.int32)
+    table = np.empty(16 * 4 * LANES, np.float32)
+    at = np.empty(STEPS, np.int64)
+    for job in range(count * places):
+        b, p = job // places, job % places
+        gradient = gradients[job]
+        for t in range(STEPS):
+            at[t] = ((first + b) * places + p) * STEPS * out + t * out
         _gradient_of_drive(
-            steps, trace, trace_base + p * out, positions * out, upstream, upstream_base + p * out,
-            upstream_stride, every, lif, out, sums, boxcar, gradient,
+            drive, at, upstream, upstream_base + b * upstream_sample + p * out, upstream_step,
+            every, lif, out, sums, boxcar, gradient,
         )  # fmt: skip
-        for t in range(steps):
+        for t in range(STEPS):
             n = 0
             for c in range(0, out, LANES):
                 mask = nonzero(gradient, t * out + c)
-                list_events(mask, c, active[t * positions + p], n)
-                list_values(mask, gradient, t * out + c, values[t * positions + p], n)
+                list_events(mask, c, active[job * STEPS + t], n)
+                list_values(mask, gradient, t * out + c, values[job * STEPS + t], n)
                 n += popcount(mask)
-            lengths[t * positions + p] = n
+            lengths[job * STEPS + t] = n
     down[:] = 0.0
-    span = kernel * into  # one row of a receptive field: contiguous in `down` and in the weights
-    for y in range(kernel):  # outermost, so that this slice of the weights stays in the cache
-        for at in range(steps * positions):
-            n = lengths[at]
-            if n == 0:
-                continue
-            t, p = at // positions, at % positions
+    for y in range(kernel):  # outermost: this row's weights and gradients stay in the cache
+        for job in range(count * places):
+            b, p = job // places, job % places
             corner = (p // side * stride + y) * side_in + p % side * stride
-            target = (t * side_in * side_in + corner) * into
-            column = y * span
-            end = column + span
-            while column + 10 * LANES == end:
-                add_scaled_rows(
-                    transposed, active[at], values[at], n, column, inputs, down, target, 10
-                )
-                column = end
-            while column + 8 * LANES <= end:
-                add_scaled_rows(
-                    transposed, active[at], values[at], n, column, inputs, down, target, 8
-                )
-                column += 8 * LANES
-                target += 8 * LANES
-            while column + 4 * LANES <= end:
-                add_scaled_rows(
-                    transposed, active[at], values[at], n, column, inputs, down, target, 4
-                )
-                column += 4 * LANES
-                target += 4 * LANES
-            while column < end:
-                add_scaled_rows(
-                    transposed, active[at], values[at], n, column, inputs, down, target, 1
-                )
-                column += LANES
-                target += LANES
-
-
-@njit(cache=True)
-def event_weights_backward(source, first, count, steps, shape, gradients, grad):
-    """grad [K, O] += outer products of spikes and gradients of the drive, samples first to + count.
-
-    gradients [count, P, T, O]. One row of the kernel at a time: its rows of `grad` stay in the
-    cache while all positions of these samples add to them.
-    """
-    side, side_in, kernel, stride = shape[SIDE], shape[SIDE_IN], shape[KERNEL], shape[STRIDE]
-    out, words = shape[OUT], shape[IN] // LANES
-    positions, step = side * side, side_in * side_in * words
-    rows = np.empty(kernel * shape[IN] + SLACK, np.int32)
-    patterns = np.empty(kernel * shape[IN] + SLACK, np.int32)
-    block = 4 * LANES
-    table = np.zeros(16 * block, np.float32)
-    for y in range(kernel):
-        for at in range(count * positions):
-            b, p = first + at // positions, at % positions
-            corner = (p // side * stride + y) * side_in + p % side * stride
-            start = b * steps * step + corner * words
+            for t in range(STEPS):
+                i = job * STEPS + t
+                _scatter(
+                    transposed, active[i], values[i], lengths[i], y * span, span, kernel * span,
+                    down, ((b * STEPS + t) * places_in + corner) * into,
+                )  # fmt: skip
+            start = (first + b) * STEPS * words_in + corner * words
             n = _list_patterns(
-                source, start, start + kernel * words, step, y * kernel * shape[IN], rows, patterns
+                source, start, start + kernel * words, words_in, y * span, rows, patterns
             )
-            gradient = gradients[at * steps * out : (at + 1) * steps * out]
             c = 0
-            while c + block <= out:
-                _sum_patterns(gradient, out, c, block, table)
+            while c + 4 * LANES <= out:
+                pattern_table(gradients[job], c, out, table, 4)
                 add_patterns(grad, rows, patterns, n, c, out, table, 4)
-                c += block
+                c += 4 * LANES
             while c < out:
-                _sum_patterns(gradient, out, c, LANES, table)
+                pattern_table(gradients[job], c, out, table, 1)
                 add_patterns(grad, rows, patterns, n, c, out, table, 1)
                 c += LANES
 
 
+@njit(cache=True, inline="always")
+def _scatter(transposed, active, values, n, column, span, width, down, target):
+    """down[target:] += sum over n active channels of value * transposed[channel, column:], `span`."""
+    end = column + span
+    if span == 10 * LANES:
+        add_scaled_rows(transposed, active, values, n, column, width, down, target, 10)
+        return
+    while column + 8 * LANES <= end:
+        add_scaled_rows(transposed, active, values, n, column, width, down, target, 8)
+        column += 8 * LANES
+        target += 8 * LANES
+    while column + 4 * LANES <= end:
+        add_scaled_rows(transposed, active, values, n, column, width, down, target, 4)
+        column += 4 * LANES
+        target += 4 * LANES
+    while column < end:
+        add_scaled_rows(transposed, active, values, n, column, width, down, target, 1)
+        column += LANES
+        target += LANES
+
+
 @njit(cache=True)
 def image_backward(
-    obs, b, steps, crop, shape, lif, trace, trace_base, upstream, every, boxcar, grad, sums
+    obs, b, crop, shape, lif, drive, base, upstream, up_base, every, boxcar, grad, sums
 ):
-    """Gradients of the first layer on sample b; upstream [T, P, O] of this sample."""
+    """Gradients of the first layer on sample b; upstream [T, P, O] from `up_base` on."""
     side, kernel, stride, out = shape[SIDE], shape[KERNEL], shape[STRIDE], shape[OUT]
     positions, taps = side * side, kernel * kernel
-    patch = np.empty(taps + 8, np.float32)
-    gradient = np.empty(steps * out, np.float32)
+    patch = np.empty(taps + SLACK, np.float32)
+    gradient = np.empty(STEPS * out, np.float32)
+    at = np.empty(STEPS, np.int64)
+    last = base - out
     for p in range(positions):
         corner = (crop + p // side * stride) * FRAME + crop + p % side * stride
+        for t in range(STEPS):
+            start = (b * STEPS + t) * FRAME * FRAME + corner
+            if t == 0 or not _same_patch(obs, start, start - FRAME * FRAME, kernel):
+                last += out
+            at[t] = last
         _gradient_of_drive(
-            steps, trace, trace_base + p * out, positions * out, upstream, p * out,
-            positions * out, every, lif, out, sums, boxcar, gradient,
-        )  # fmt: skip
-        for t in range(steps - 1, -1, -1):
-            start = (b * steps + t) * FRAME * FRAME + corner
-            if t > 0 and _same_patch(obs, start, start - FRAME * FRAME, kernel):
-                for c in range(out):
-                    gradient[(t - 1) * out + c] += gradient[t * out + c]
+            drive, at, upstream, up_base + p * out, positions * out, every, lif, out, sums, boxcar,
+            gradient,
+        )
+        for t in range(STEPS - 1, -1, -1):
+            if t > 0 and at[t] == at[t - 1]:
+                for c in range(0, out, LANES):
+                    add_vector(gradient, (t - 1) * out + c, t * out + c)
                 continue
             some = np.uint64(0)
             for c in range(0, out, LANES):
                 some |= nonzero(gradient, t * out + c)
             if some == 0:
                 continue
-            _read_patch(obs, start, kernel, patch)
+            _read_patch(obs, (b * STEPS + t) * FRAME * FRAME + corner, kernel, patch)
             c = 0
             while c + 2 * LANES <= out:
                 add_outer(patch, taps, gradient, t * out + c, grad, c, out, 2)
@@ -396,8 +362,8 @@ def image_backward(
 
 @njit(cache=True)
 def backward(
-    obs, batch, steps, crop, shapes, transposed, lifs, spikes, traces, upstream, every, boxcar,
-    grads, sums,
+    obs, batch, crop, shapes, transposed, lifs, spikes, drives, upstream, every, boxcar, grads,
+    sums,
 ):  # fmt: skip
     """Gradients of all layers: grads[i] [K, O] and sums[i] [3, O] are added to.
 
@@ -407,30 +373,25 @@ def backward(
     widest = 0
     for i in range(last + 1):
         widest = max(widest, shapes[i, SIDE] ** 2 * shapes[i, OUT])
-    above = np.empty(steps * widest, np.float32)
-    below = np.empty(steps * widest, np.float32)
-    gradients = np.empty((last + 1, SAMPLES * steps * widest), np.float32)
-    for b in range(batch):
+    above = np.empty(SAMPLES * STEPS * widest, np.float32)
+    below = np.empty(SAMPLES * STEPS * widest, np.float32)
+    for first in range(0, batch, SAMPLES):
+        count = min(SAMPLES, batch - first)
         for i in range(last, 0, -1):
             width = shapes[i, SIDE] ** 2 * shapes[i, OUT]
             width_in = shapes[i, SIDE_IN] ** 2 * shapes[i, IN]
-            slot = b % SAMPLES * steps * width
-            source, source_base, source_stride = above, 0, width
-            if i == last:
-                source, source_base, source_stride = upstream, b * width, 0
+            given, base, sample, step = above, 0, STEPS * width, width
+            if i == last:  # the latent counts spikes: one gradient for all steps
+                given, base, sample, step = upstream, first * width, width, 0
             event_backward(
-                steps, shapes[i], transposed[i], lifs[i], traces[i], b * steps * width, source,
-                source_base, source_stride, every[i], boxcar, below[: steps * width_in],
-                gradients[i, slot : slot + steps * width], sums[i],
+                spikes[i - 1], first, count, shapes[i], transposed[i], lifs[i], drives[i], given,
+                base, sample, step, every[i], boxcar, below[: count * STEPS * width_in], grads[i],
+                sums[i],
             )  # fmt: skip
             above, below = below, above
-            if b % SAMPLES == SAMPLES - 1 or b == batch - 1:
-                count = b % SAMPLES + 1
-                event_weights_backward(
-                    spikes[i - 1], b + 1 - count, count, steps, shapes[i], gradients[i], grads[i]
-                )
-        image_backward(
-            obs, b, steps, crop, shapes[0], lifs[0], traces[0],
-            b * steps * shapes[0, SIDE] ** 2 * shapes[0, OUT], above, every[0], boxcar,
-            grads[0], sums[0],
-        )  # fmt: skip
+        width = STEPS * shapes[0, SIDE] ** 2 * shapes[0, OUT]
+        for j in range(count):
+            image_backward(
+                obs, first + j, crop, shapes[0], lifs[0], drives[0], (first + j) * width, above,
+                j * width, every[0], boxcar, grads[0], sums[0],
+            )  # fmt: skip

@@ -17,6 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16
+STEPS = 4  # time steps of a decision: the stacked frames
 F32, I16, I32, I64 = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 VF, VI = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
 VMASK = ir.VectorType(ir.IntType(1), LANES)
@@ -216,27 +217,6 @@ def sum_rows(typingctx, weight, rows, count, column, width, start, out, offset, 
 
 
 @intrinsic
-def add_to_rows(typingctx, grad, rows, count, column, width, value, offset, n):
-    """grad[rows[i] * width + column:] += value[offset:] for every i < count."""
-    if not _literal(n):
-        return None
-
-    def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
-        g = e.data(0)
-        terms = [e.load(e.data(5), e.plus(e.index(6), 16 * j)) for j in range(n.literal_value)]
-        with cgutils.for_range(builder, e.index(2), intp=I64) as loop:
-            row = builder.zext(builder.load(builder.gep(e.data(1), [loop.index])), I64)
-            row = builder.add(builder.mul(row, e.index(4)), e.index(3))
-            for j, term in enumerate(terms):
-                at = e.plus(row, 16 * j)
-                e.store(builder.fadd(e.load(g, at), term), g, at)
-        return context.get_dummy_value()
-
-    return types.void(grad, rows, count, column, width, value, offset, n), codegen
-
-
-@intrinsic
 def add_scaled_rows(typingctx, weight, rows, scales, count, column, width, out, offset, n):
     """out[offset:] += sum over i < count of scales[i] * weight[rows[i] * width + column:]."""
     if not _literal(n):
@@ -295,7 +275,7 @@ def list_patterns(typingctx, m0, m1, m2, m3, first, rows, patterns, at):
         e = _Emit(context, builder, signature, args)
         zero = ir.Constant(VI, None)
         steps, some = zero, None
-        for t in range(4):
+        for t in range(STEPS):
             bits = builder.bitcast(builder.trunc(args[t], I16), VMASK)
             value = ir.Constant(VI, [1 << t] * LANES)
             steps = builder.or_(steps, builder.select(bits, value, zero))
@@ -309,6 +289,44 @@ def list_patterns(typingctx, m0, m1, m2, m3, first, rows, patterns, at):
 
     word = types.uint64
     return types.int64(word, word, word, word, first, rows, patterns, at), codegen
+
+
+@intrinsic
+def pattern_table(typingctx, gradient, column, width, table, n):
+    """table[m * 16 n:] = sum of gradient[t * width + column:] over the set bits t of m, m = 1..15."""
+    if not _literal(n):
+        return None
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        vectors = n.literal_value
+        for j in range(vectors):
+            sums = {}
+            for m in range(1, 1 << STEPS):
+                t = (m & -m).bit_length() - 1
+                if m == 1 << t:
+                    row = builder.mul(e.index(2), ir.Constant(I64, t))
+                    at = e.plus(builder.add(row, e.index(1)), 16 * j)
+                    sums[m] = e.load(e.data(0), at)
+                else:
+                    sums[m] = builder.fadd(sums[m & (m - 1)], sums[1 << t])
+                e.store(sums[m], e.data(3), ir.Constant(I64, 16 * (m * vectors + j)))
+        return context.get_dummy_value()
+
+    return types.void(gradient, column, width, table, n), codegen
+
+
+@intrinsic
+def add_vector(typingctx, values, target, source):
+    """values[target:] += values[source:], 16 floats."""
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        total = builder.fadd(e.load(e.data(0), e.index(1)), e.load(e.data(0), e.index(2)))
+        e.store(total, e.data(0), e.index(1))
+        return context.get_dummy_value()
+
+    return types.void(values, target, source), codegen
 
 
 @intrinsic
@@ -334,61 +352,53 @@ def add_patterns(typingctx, grad, rows, patterns, count, column, width, table, n
     return types.void(grad, rows, patterns, count, column, width, table, n), codegen
 
 
-@intrinsic
-def lif_forward(
-    typingctx, steps, drive, at, leak, threshold, channel, spikes, word, words, trace, trace_at,
-    stride, keep,
-):  # fmt: skip
-    """All time steps of 16 neurons; returns their number of spikes.
+def _membranes(e: _Emit, drive: int, at: int, channel, leaks, thresholds):
+    """The four steps of 16 LIF neurons: v before the reset and spikes, each a list of vectors."""
+    builder = e.builder
+    trace, spikes = [], []
+    for t in range(STEPS):
+        place = builder.load(builder.gep(e.data(at), [ir.Constant(I64, t)]))
+        v = e.load(e.data(drive), builder.add(place, channel))
+        if t > 0:  # a product and a sum, as plain torch rounds them: the same spikes, not nearly
+            rest = builder.select(spikes[-1], e.constant(0.0), trace[-1])
+            v = builder.fadd(builder.fmul(leaks, rest), v)
+        trace.append(v)
+        spikes.append(builder.fcmp_ordered(">", v, thresholds))
+    return trace, spikes
 
-    v = leak * v + drive[at[t] + channel:]; s = v > threshold; v = 0 where s. Spikes of step t go to
-    spikes[word + t * words] as bits and, with the literal keep=1, v to trace[trace_at + t * stride].
+
+@intrinsic
+def lif_forward(typingctx, drive, at, leak, threshold, channel, spikes, word, words):
+    """Four time steps of 16 neurons; returns their number of spikes.
+
+    v = leak * v + drive[at[t] + channel:]; s = v > threshold; v = 0 where s. Spikes of step t go
+    to spikes[word + t * words] as bits. `at` is int64.
     """
-    if not _literal(keep):
-        return None
 
     def codegen(context, builder, signature, args):
         e = _Emit(context, builder, signature, args)
-        channel = e.index(5)
-        leaks, thresholds = e.load(e.data(3), channel), e.load(e.data(4), channel)
-        membrane, total = cgutils.alloca_once(builder, VF), cgutils.alloca_once(builder, I64)
-        builder.store(e.constant(0.0), membrane)
-        builder.store(ir.Constant(I64, 0), total)
-        with cgutils.for_range(builder, e.index(0), intp=I64) as loop:
-            t = loop.index
-            first = builder.sext(builder.load(builder.gep(e.data(2), [t])), I64)
-            # A product and a sum, as plain torch rounds them: the same spikes, not nearly.
-            v = builder.fadd(
-                builder.fmul(leaks, builder.load(membrane)),
-                e.load(e.data(1), builder.add(first, channel)),
-            )
-            fired = builder.fcmp_ordered(">", v, thresholds)
-            builder.store(builder.select(fired, e.constant(0.0), v), membrane)
-            bits = builder.bitcast(fired, I16)
-            e.store(bits, e.data(6), builder.add(e.index(7), builder.mul(t, e.index(8))))
-            count = e.call("llvm.ctpop.i64", I64, builder.zext(bits, I64))
-            builder.store(builder.add(builder.load(total), count), total)
-            if keep.literal_value:
-                e.store(v, e.data(9), builder.add(e.index(10), builder.mul(t, e.index(11))))
-        return builder.load(total)
+        channel = e.index(4)
+        leaks, thresholds = e.load(e.data(2), channel), e.load(e.data(3), channel)
+        _, fired = _membranes(e, 0, 1, channel, leaks, thresholds)
+        total = ir.Constant(I64, 0)
+        for t, spike in enumerate(fired):
+            bits = builder.bitcast(spike, I16)
+            place = builder.add(e.index(6), builder.mul(e.index(7), ir.Constant(I64, t)))
+            e.store(bits, e.data(5), place)
+            total = builder.add(total, e.call("llvm.ctpop.i64", I64, builder.zext(bits, I64)))
+        return total
 
-    return (
-        types.int64(
-            steps, drive, at, leak, threshold, channel, spikes, word, words, trace, trace_at,
-            stride, keep,
-        ),
-        codegen,
-    )  # fmt: skip
+    return types.int64(drive, at, leak, threshold, channel, spikes, word, words), codegen
 
 
 @intrinsic
 def lif_backward(
-    typingctx, steps, trace, trace_at, stride, upstream, up_at, up_stride, every, leak, threshold,
-    slope, span, channel, sums, channels, gradient, boxcar,
+    typingctx, drive, at, upstream, up_at, up_stride, every, leak, threshold, slope, span,
+    channel, sums, channels, gradient, boxcar,
 ):  # fmt: skip
-    """All time steps of 16 neurons backwards.
+    """Four time steps of 16 neurons backwards; their membranes are computed again.
 
-    g_s = upstream[up_at + t * up_stride:] + every; phi at v = trace[trace_at + t * stride:];
+    g_s = upstream[up_at + t * up_stride:] + every; phi at v_t;
     g_t = g_s phi + leak g_{t+1} (1 - s_t), written to gradient[t * channels + channel:].
     slope = peak / threshold, span = 1 / (width threshold); sums [3, channels] collects the
     gradients of bias, leak and threshold.
@@ -398,49 +408,45 @@ def lif_backward(
 
     def codegen(context, builder, signature, args):
         e = _Emit(context, builder, signature, args)
-        channel, sums_data, wide = e.index(12), e.data(13), e.index(14)
+        channel, sums_data, wide = e.index(10), e.data(11), e.index(12)
         zero, one = e.constant(0.0), e.constant(1.0)
-        leaks, theta, height, reach = (e.load(e.data(i), channel) for i in (8, 9, 10, 11))
-        constant = e.splat(args[7])
+        leaks, theta, height, reach = (e.load(e.data(i), channel) for i in (6, 7, 8, 9))
+        trace, spikes = _membranes(e, 0, 1, channel, leaks, theta)
         places = [channel]
         for _ in range(2):
             places.append(builder.add(places[-1], wide))
-        carry, *totals = e.accumulators(4)
-        builder.store(zero, carry)
-        for slot, place in zip(totals, places):
-            builder.store(e.load(sums_data, place), slot)
-        last = builder.sub(e.index(0), ir.Constant(I64, 1))
-        with cgutils.for_range(builder, e.index(0), intp=I64) as loop:
-            t = builder.sub(last, loop.index)
-            v = e.load(e.data(1), builder.add(e.index(2), builder.mul(t, e.index(3))))
-            over = builder.fsub(v, theta)
-            fired = builder.fcmp_ordered(">", v, theta)
-            distance = builder.fmul(e.call("llvm.fabs.v16f32", VF, over), reach)
+        bias, leak_sum, threshold_sum = (e.load(sums_data, place) for place in places)
+        later = None  # gradient of v one step later
+        for t in reversed(range(STEPS)):
+            distance = e.call("llvm.fabs.v16f32", VF, builder.fsub(trace[t], theta))
+            distance = builder.fmul(distance, reach)
             inside = builder.fcmp_ordered("<", distance, one)
             phi = height
             if not boxcar.literal_value:
                 phi = builder.fmul(builder.fsub(one, distance), height)
-            g_s = e.load(e.data(4), builder.add(e.index(5), builder.mul(t, e.index(6))))
-            g_s = builder.fadd(g_s, constant)
+            step = builder.mul(e.index(4), ir.Constant(I64, t))
+            g_s = e.load(e.data(2), builder.add(e.index(3), step))
+            g_s = builder.fadd(g_s, e.splat(args[5]))
             g_spike = builder.select(inside, builder.fmul(g_s, phi), zero)
-            later = builder.load(carry)  # gradient of v one step later
-            kept = builder.select(fired, zero, v)
-            passed = builder.fmul(builder.select(fired, zero, later), leaks)
-            g = builder.fadd(g_spike, passed)
-            builder.store(g, carry)
-            e.store(g, e.data(15), builder.add(builder.mul(t, wide), channel))
-            bias, leak_sum, threshold_sum = (builder.load(slot) for slot in totals)
-            builder.store(builder.fadd(bias, g), totals[0])
-            builder.store(e.fma(later, kept, leak_sum), totals[1])
-            builder.store(builder.fsub(threshold_sum, g_spike), totals[2])
-        for slot, place in zip(totals, places):
-            e.store(builder.load(slot), sums_data, place)
+            g = g_spike
+            if later is not None:
+                rest = builder.select(spikes[t], zero, trace[t])
+                leak_sum = e.fma(later, rest, leak_sum)
+                passed = builder.fmul(builder.select(spikes[t], zero, later), leaks)
+                g = builder.fadd(g, passed)
+            bias = builder.fadd(bias, g)
+            threshold_sum = builder.fsub(threshold_sum, g_spike)
+            row = builder.mul(wide, ir.Constant(I64, t))
+            e.store(g, e.data(13), builder.add(row, channel))
+            later = g
+        for value, place in zip((bias, leak_sum, threshold_sum), places):
+            e.store(value, sums_data, place)
         return context.get_dummy_value()
 
     return (
         types.void(
-            steps, trace, trace_at, stride, upstream, up_at, up_stride, types.float32, leak,
-            threshold, slope, span, channel, sums, channels, gradient, boxcar,
+            drive, at, upstream, up_at, up_stride, types.float32, leak, threshold, slope, span,
+            channel, sums, channels, gradient, boxcar,
         ),
         codegen,
     )  # fmt: skip
