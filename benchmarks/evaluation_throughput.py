@@ -4,7 +4,8 @@
 
 One round measures the bare `AtariVectorEnv` (random actions, nothing looks at the frames), then a
 whole evaluation: seeding, policy, bookkeeping, the idle end. Steps count if they belong to a
-returned episode. The figure is the median over rounds of the ratio of the two rates.
+returned episode. The figure is the median over rounds of the ratio of the two rates; beside it
+stands the same ratio of processor time, which other load on the machine does not move.
 """
 
 import argparse
@@ -13,8 +14,10 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +26,7 @@ from ale_py.vector_env import AtariVectorEnv
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from envs import PROTOCOLS, ProtocolConfig, Task
-from evaluation.evaluator import EvalGame, Evaluator, Policy
+from evaluation.evaluator import EvalGame, Evaluator
 
 RESULT = Path(__file__).parent / "results" / "evaluation_throughput.json"
 
@@ -67,25 +70,36 @@ class ConvPolicy:
 POLICIES = {"random": RandomPolicy, "der": ConvPolicy}
 
 
-def bare_rate(env: AtariVectorEnv, steps: int, rng: np.random.Generator) -> float:
-    """Agent steps/s of the emulator class alone, which restarts its games by itself."""
+class Rate(NamedTuple):
+    """Agent steps and the seconds they took, on the clock and on all processors."""
+
+    steps: int
+    wall: float
+    cpu: float
+
+    @property
+    def per_s(self) -> float:
+        return self.steps / self.wall
+
+
+def timed(work: Callable[[], int]) -> Rate:
+    wall, cpu = time.perf_counter(), time.process_time()
+    steps = work()
+    return Rate(steps, time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def bare(env: AtariVectorEnv, steps: int, rng: np.random.Generator) -> int:
+    """Play the emulator class alone, which restarts its games by itself."""
     actions = rng.integers(0, 18, (steps // env.num_envs, env.num_envs))
-    start = time.perf_counter()
     for row in actions:
         env.step(row)
-    return actions.size / (time.perf_counter() - start)
+    return actions.size
 
 
-def evaluation_rate(evaluator: Evaluator, policy: Policy, game: str) -> tuple[float, int]:
-    """(agent steps/s, agent steps) of one evaluation of one game."""
-    start = time.perf_counter()
-    result = evaluator.evaluate(policy, game)
-    steps = int(result.lengths.sum())
-    return steps / (time.perf_counter() - start), steps
-
-
-def measure(args: argparse.Namespace, game: str, protocol: ProtocolConfig, policy: str) -> dict:
-    bare = AtariVectorEnv(
+def measure(
+    args: argparse.Namespace, game: str, protocol: ProtocolConfig, policy_name: str
+) -> dict:
+    env = AtariVectorEnv(
         game,
         args.num_envs,
         num_threads=args.num_threads,
@@ -96,7 +110,7 @@ def measure(args: argparse.Namespace, game: str, protocol: ProtocolConfig, polic
         use_fire_reset=False,
         reward_clipping=False,
     )
-    bare.reset(seed=args.seed)
+    env.reset(seed=args.seed)
     evaluator = Evaluator(
         [Task(game, 1)],
         protocol,
@@ -108,24 +122,33 @@ def measure(args: argparse.Namespace, game: str, protocol: ProtocolConfig, polic
         full_actions=True,
     )
     rng = np.random.default_rng(args.seed)
-    evaluation_rate(evaluator, POLICIES[policy](args.seed), game)  # opens the emulators
-    rounds = []
+
+    def evaluate() -> int:
+        policy = POLICIES[policy_name](args.seed)
+        return int(evaluator.evaluate(policy, game).lengths.sum())
+
+    evaluate()  # opens the emulators
+    ratios, cpu_ratios, evaluations, alone = [], [], [], []
     for _ in range(args.rounds):
-        alone = bare_rate(bare, args.bare_steps, rng)
-        rate, steps = evaluation_rate(evaluator, POLICIES[policy](args.seed), game)
-        alone = (alone + bare_rate(bare, args.bare_steps, rng)) / 2  # before and after
-        rounds.append({"bare": alone, "evaluation": rate, "steps": steps})
+        before = timed(lambda: bare(env, args.bare_steps, rng))
+        run = timed(evaluate)
+        after = timed(lambda: bare(env, args.bare_steps, rng))
+        both = Rate(*(x + y for x, y in zip(before, after)))
+        ratios.append(run.per_s / both.per_s)
+        cpu_ratios.append((both.cpu / both.steps) / (run.cpu / run.steps))
+        evaluations.append(run)
+        alone.append(both.per_s)
     evaluator.close()
-    bare.close()
-    ratios = [r["evaluation"] / r["bare"] for r in rounds]
+    env.close()
     return {
         "game": game,
-        "policy": policy,
+        "policy": policy_name,
         "ratio": round(float(np.median(ratios)), 3),
         "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
-        "evaluation_steps_per_s": round(float(np.median([r["evaluation"] for r in rounds]))),
-        "bare_steps_per_s": round(float(np.median([r["bare"] for r in rounds]))),
-        "steps_per_evaluation": rounds[0]["steps"],
+        "cpu_ratio": round(float(np.median(cpu_ratios)), 3),
+        "evaluation_steps_per_s": round(float(np.median([r.per_s for r in evaluations]))),
+        "bare_steps_per_s": round(float(np.median(alone))),
+        "steps_per_evaluation": evaluations[0].steps,
     }
 
 
@@ -151,6 +174,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bare-steps", type=int, default=6000, help="agent steps, twice a round")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shared", action="store_true", help="note that other work was running")
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     torch.set_num_threads(1)  # the emulators have the other cores
@@ -175,6 +199,7 @@ def main() -> None:
         "python": platform.python_version(),
         "machine": machine(),
         "results": results,
+        "note": "other work shared the machine" if args.shared else "idle machine",
         "median_ratio": {
             policy: round(float(np.median([r["ratio"] for r in rows])), 3)
             for policy in POLICIES
