@@ -54,6 +54,15 @@ class CoreResult:
         return self.raster[..., start : start + count].reshape(shape).transpose(0, 1, 4, 2, 3)
 
 
+def pack(dtype: type, *parts: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
+    """Arrays, or zeros where a length is given, in one buffer, and the bounds between them."""
+    arrays = [
+        np.zeros(p, dtype) if isinstance(p, int) else np.asarray(p, dtype).ravel() for p in parts
+    ]
+    bounds = np.cumsum([0] + [len(a) for a in arrays])
+    return np.concatenate(arrays), bounds.astype(np.int64)
+
+
 class EventCore:
     """The simulated core. Deterministic and single-threaded; not for use by several threads."""
 
@@ -62,20 +71,33 @@ class EventCore:
         flat = self.flat = program.flat
         layout = flat.layout
         self._padded = -(-flat.inputs // 8) * 8
-        self._last = np.zeros(self._padded, np.uint8)
-        self._v = np.zeros(flat.neurons, np.int32)
-        self._drive = np.zeros(flat.neurons, np.int32)
-        self._events = np.zeros(int(layout[0, POSITIONS]), np.int64)
-        self._touched = np.zeros(flat.places, np.uint8)
-        self._live = np.zeros(flat.places, np.uint8)
-        self._fired = np.zeros(flat.neurons, np.uint8)
+        self._shape = np.array(layout.shape)
+        static = (
+            *pack(
+                np.int64,
+                layout, flat.pair_ptr, flat.window_ptr, flat.reach_ptr, flat.rest_count,
+                flat.rest_clips, flat.event_units,
+            ),
+            *pack(
+                np.int32,
+                flat.pair_out, flat.pair_tap, flat.window_input, flat.window_row, flat.reach_out,
+                flat.bias, flat.threshold, flat.rest_v,
+            ),
+        )  # fmt: skip
         widest = int((layout[:, POSITIONS] * layout[:, CHANNELS]).max()) + 8
-        self._spikes = np.zeros(widest, np.int32), np.zeros(widest, np.int32)
         longest = int(np.diff(flat.window_ptr).max()) + 1
-        self._rows = np.zeros(longest, np.int64)
-        self._values = np.zeros(longest, np.int32)
-        self._mail = np.zeros(flat.mail, np.int32)
-        self._received = np.zeros(flat.places, np.int64)
+        places = int(layout[0, POSITIONS])
+        # events, entered, rows, received | v, drive, spikes twice, values, mail | ...
+        state64 = pack(np.int64, places, 1, longest, flat.places)
+        state32 = pack(np.int32, flat.neurons, flat.neurons, widest, widest, longest, flat.mail)
+        # ... | last image, fired, touched, live; the first two are read by eight as well
+        state8, bounds8 = pack(
+            np.uint8, self._padded, flat.neurons, flat.places, flat.places, -2 * flat.places % 8
+        )
+        self._arrays = (
+            self._shape, flat.weights, flat.keep, flat.rest_spikes, *static,
+            *state64, *state32, state8, state8.view(np.uint64), bounds8,
+        )  # fmt: skip
         self._latent_order = program.latent_order()
 
     def run(self, frames: np.ndarray, record: bool = False) -> CoreResult:
@@ -94,14 +116,7 @@ class EventCore:
         shape = (decisions, flat.time_steps, flat.neurons) if record else (0, 0, 0)
         raster = np.zeros(shape, np.uint8)
         run_program(
-            batch, batch.view(np.uint64), flat.layout, flat.weights,
-            flat.pair_ptr, flat.pair_out, flat.pair_tap,
-            flat.window_ptr, flat.window_input, flat.window_row, flat.reach_ptr, flat.reach_out,
-            flat.keep, flat.bias, flat.threshold, flat.rest_v, flat.rest_spikes,
-            flat.rest_count, flat.rest_clips, flat.event_units,
-            self._last, self._last.view(np.uint64), self._v, self._drive, self._events,
-            self._touched, self._live, self._fired, self._fired.view(np.uint64), *self._spikes,
-            self._rows, self._values, self._mail, self._received,
+            batch, batch.view(np.uint64), *self._arrays,
             latent, layer_spikes, neuron_spikes, statistics, raster,
         )  # fmt: skip
         if self._latent_order is not None:
@@ -130,6 +145,6 @@ class EventCore:
             padded = np.zeros((*batch.shape[:2], self._padded), np.uint8)
             padded[..., : self.flat.inputs] = batch
             batch = padded
-        elif batch.ctypes.data % 8:
+        elif batch.__array_interface__["data"][0] % 8:
             batch = batch.copy()  # eight-byte words are read
         return batch, single

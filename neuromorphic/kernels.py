@@ -208,7 +208,7 @@ def _collect(fired, words, start, stop, spikes, count):
 @njit(cache=True, boundscheck=False)
 def sweep(
     t, row, v, drive, fired, words, touched, live, keep, bias, threshold,
-    rest_v, rest_spikes, rest_count, rest_clips, spikes, stats,
+    rest_v, rest_spikes, rest_count, rest_clips, spikes, neuron_spikes, stats,
 ):  # fmt: skip
     """Step t of one layer; arrays are the layer's own. Returns the number of spikes.
 
@@ -227,6 +227,7 @@ def sweep(
                 for c in range(channels):
                     if rest_spikes[t * channels + c]:
                         spikes[count] = p * channels + c
+                        neuron_spikes[p * channels + c] += 1
                         count += 1
             p += 1
             continue
@@ -251,6 +252,9 @@ def sweep(
             clips = update_bounded(v[a:b], drive[a:b], keep, bias, threshold, shift, fired[a:b])
         stats[SATURATIONS] += clips
         count = _collect(fired, words, a, b, spikes, count)
+        run_fired, run_spikes = fired[a:b], neuron_spikes[a:b]
+        for j in range(b - a):
+            run_spikes[j] += run_fired[j]
     stats[SATURATIONS] += resting * rest_clips[t]
     stats[DRIVEN_UPDATES] += driven * channels
     stats[IDLE_UPDATES] += (positions - driven) * channels
@@ -270,11 +274,12 @@ def _count_different(words, other):
 @njit(cache=True, boundscheck=False)
 def present(
     frame, frame_words, last, last_words, weights, channels, window_ptr, window_input, window_row,
-    reach_ptr, reach_out, event_units, drive, events, dirty, rows, values, stats,
+    reach_ptr, reach_out, event_units, drive, events, entered, dirty, rows, values, stats,
 ):  # fmt: skip
     """Move the first layer's drive [P, C] from frame `last` to `frame`, and `last` with it.
 
-    events [P]: how many events of `frame` each output position receives, kept up to date.
+    events [P]: how many events of `frame` each output position receives; entered [1]: how many
+    the frame consists of. Both are kept up to date.
     """
     positions = len(events)
     different = _count_different(frame_words, last_words)
@@ -282,12 +287,16 @@ def present(
         everything = different * 4 > len(frame_words)
         if everything:
             dirty[:] = 1
+            entered[0] = 0
+            for i in range(len(reach_ptr) - 1):
+                entered[0] += event_units[frame[i]]
         else:
             dirty[:] = 0
             for word in range(len(frame_words)):
                 if frame_words[word] != last_words[word]:
                     for i in range(8 * word, min(8 * word + 8, len(reach_ptr) - 1)):
                         if frame[i] != last[i]:
+                            entered[0] += event_units[frame[i]] - event_units[last[i]]
                             for k in range(reach_ptr[i], reach_ptr[i + 1]):
                                 dirty[reach_out[k]] = 1
         for p in range(positions):
@@ -307,14 +316,7 @@ def present(
             line = drive[p * channels : (p + 1) * channels]
             add_scaled_rows(weights, rows, values, changed, channels, line)
         last_words[:] = frame_words
-    entered = 0
-    if event_units[255] == 1:  # one event a value: count in vector code
-        for i in range(len(reach_ptr) - 1):
-            entered += frame[i] != 0
-    else:
-        for i in range(len(reach_ptr) - 1):
-            entered += event_units[frame[i]]
-    stats[INPUT_EVENTS] += entered
+    stats[INPUT_EVENTS] += entered[0]
     total = 0
     for p in range(positions):
         total += events[p]
@@ -323,19 +325,60 @@ def present(
 
 
 @njit(cache=True, boundscheck=False)
+def _part(packed, bounds, i):
+    """Array i of those packed into one (see `core.pack`)."""
+    return packed[bounds[i] : bounds[i + 1]]
+
+
+@njit(cache=True, boundscheck=False)
 def run_program(
-    frames, frame_words, layout, weights, pair_ptr, pair_out, pair_tap,
-    window_ptr, window_input, window_row, reach_ptr, reach_out,
-    keep, bias, threshold, rest_v, rest_spikes, rest_count, rest_clips, event_units,
-    last, last_words, v, drive, events, touched, live, fired, fired_words, spikes_a, spikes_b,
-    rows, values, mail, received,
+    frames, frame_words, shape, weights, keep, rest_spikes, static64, bounds64, static32, bounds32,
+    state64, state_bounds64, state32, state_bounds32, state8, state_words, state_bounds8,
     latent, layer_spikes, neuron_spikes, stats, raster,
 ):  # fmt: skip
-    """All decisions of a batch. frames uint8 [B, T, padded inputs]; see `core.py` for the rest."""
-    layers = len(layout)
-    first = layout[0]
-    channels = first[CHANNELS]
-    first_places = first[POSITIONS]
+    """All decisions of a batch. frames uint8 [B, T, padded inputs], frame_words the same by eight.
+
+    Arrays come packed by type, since each argument costs as much as a hundred synapses; the order
+    is that of `EventCore`. shape = (layers, layout columns). Outputs: latent int32 [B, L],
+    layer_spikes int64 [B, layers], neuron_spikes int32 [neurons], stats int64 [layers,
+    STATISTICS], raster uint8 [B, T, neurons] or of length 0.
+    """
+    layers, steps = shape[0], frames.shape[1]
+    layout = _part(static64, bounds64, 0).reshape((layers, shape[1]))
+    pair_ptr = _part(static64, bounds64, 1)
+    window_ptr = _part(static64, bounds64, 2)
+    reach_ptr = _part(static64, bounds64, 3)
+    rest_count = _part(static64, bounds64, 4).reshape((layers, steps))
+    rest_clips = _part(static64, bounds64, 5).reshape((layers, steps))
+    event_units = _part(static64, bounds64, 6)
+    pair_out = _part(static32, bounds32, 0)
+    pair_tap = _part(static32, bounds32, 1)
+    window_input = _part(static32, bounds32, 2)
+    window_row = _part(static32, bounds32, 3)
+    reach_out = _part(static32, bounds32, 4)
+    bias = _part(static32, bounds32, 5)
+    threshold = _part(static32, bounds32, 6)
+    rest_v = _part(static32, bounds32, 7)
+    events = _part(state64, state_bounds64, 0)
+    entered = _part(state64, state_bounds64, 1)
+    rows = _part(state64, state_bounds64, 2)
+    received = _part(state64, state_bounds64, 3)
+    v = _part(state32, state_bounds32, 0)
+    drive = _part(state32, state_bounds32, 1)
+    spikes_a = _part(state32, state_bounds32, 2)
+    spikes_b = _part(state32, state_bounds32, 3)
+    values = _part(state32, state_bounds32, 4)
+    mail = _part(state32, state_bounds32, 5)
+    last = _part(state8, state_bounds8, 0)
+    last_words = state_words[: state_bounds8[1] // 8]
+    fired = _part(state8, state_bounds8, 1)
+    fired_words = state_words[state_bounds8[1] // 8 : state_bounds8[2] // 8]
+    touched = _part(state8, state_bounds8, 2)
+    live = _part(state8, state_bounds8, 3)
+
+    channels = layout[0, CHANNELS]
+    first_places = layout[0, POSITIONS]
+    first_drive = drive[: first_places * channels]
     for decision in range(len(frames)):
         # start from the last image or from black, whichever is nearer: same bits, less work
         black = 0
@@ -343,15 +386,15 @@ def run_program(
             black += word != 0
         if black < _count_different(frame_words[decision, 0], last_words):
             last_words[:] = 0
-            drive[: first_places * channels] = 0
+            first_drive[:] = 0
             events[:] = 0
+            entered[0] = 0
         live[:] = 0
-        for t in range(len(frames[decision])):
+        for t in range(steps):
             present(
                 frames[decision, t], frame_words[decision, t], last, last_words, weights, channels,
                 window_ptr, window_input, window_row, reach_ptr, reach_out, event_units,
-                drive[: first_places * channels], events, touched[:first_places], rows, values,
-                stats[0],
+                first_drive, events, entered, touched[:first_places], rows, values, stats[0],
             )  # fmt: skip
             source, target = spikes_a, spikes_b
             count = 0
@@ -374,16 +417,14 @@ def run_program(
                 r0 = row[RESTING]
                 count = sweep(
                     t, row, v[n0:n1], own_drive, fired[n0:n1], fired_words[n0 // 8 :], own_touched,
-                    live[p0:p1],
-                    keep[q0:], bias[q0:], threshold[q0:], rest_v[r0:], rest_spikes[r0:],
-                    rest_count[number], rest_clips[number], target, stats[number],
+                    live[p0:p1], keep[q0:], bias[q0:], threshold[q0:], rest_v[r0:],
+                    rest_spikes[r0:], rest_count[number], rest_clips[number], target,
+                    neuron_spikes[n0:n1], stats[number],
                 )  # fmt: skip
                 layer_spikes[decision, number] += count
                 if number == layers - 1:
                     for i in range(count):
                         latent[decision, target[i]] += 1
-                for i in range(count):
-                    neuron_spikes[n0 + target[i]] += 1
                 if len(raster):
                     for i in range(count):
                         raster[decision, t, n0 + target[i]] = 1
