@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from agents.encoders import kernels
 from agents.encoders.config import EncoderConfig
@@ -39,63 +40,66 @@ class Plan:
             dtype=np.int64,
         )
         self.crop = shapes[0].crop
-        self.neurons = [s.neurons for s in shapes]
+        self.latent = shapes[-1].neurons
+        self.sizes = [s.neurons * STACK for s in shapes]  # neurons times steps of a decision
+        self.words = [n // kernels.LANES for n in self.sizes]
+        self.share = 1.0 / np.array(self.sizes)  # mean rate of one spike in a batch of one
         self.boxcar = config.surrogate == "boxcar"
         self.width, self.peak = config.surrogate_width, config.surrogate_peak
         self.pixel = pixel
 
 
 class EventEncoder(torch.autograd.Function):
-    """(plan, obs, then weight, bias, leak, threshold of each layer) -> latent [B, L], rates."""
+    """(plan, obs, keep, then weight, bias, leak_logit, log_threshold of each layer) -> latent
+    [B, L], rates [layers]; `keep` says whether a backward pass will follow."""
 
     @staticmethod
     def forward(ctx, plan: Plan, obs: Tensor, keep: bool, *params: Tensor):
         obs = obs.contiguous()
         batch = len(obs)
-        neurons = plan.neurons
-        weights = [w.detach().reshape(-1, w.shape[-1]) for w in params[0::4]]  # [K, O]
+        weights = list(params[0::4])
         weights[0] = weights[0] * plan.pixel
-        biases, leaks, thresholds = (_arrays(params[i::4]) for i in (1, 2, 3))
-        spikes = tuple(
-            np.empty(batch * STACK * n // kernels.LANES, dtype=np.uint16) for n in neurons
-        )
+        leaks = [p.sigmoid() for p in params[2::4]]
+        thresholds = [p.exp() for p in params[3::4]]
+        spikes = tuple(np.empty(batch * n, np.uint16) for n in plan.words)
         # torch allocates: its allocator keeps large blocks where numpy returns them.
-        drives = tuple(torch.empty((batch if keep else 1) * STACK * n).numpy() for n in neurons)
-        counts = np.zeros(len(neurons), dtype=np.int64)
-        latent = torch.empty(batch, neurons[-1])
+        drives = tuple(torch.empty(n * batch if keep else n).numpy() for n in plan.sizes)
+        counts = np.zeros(len(spikes), np.int64)
+        latent = torch.empty(batch, plan.latent)
         kernels.forward(
-            obs.view(-1).numpy(), batch, plan.crop, plan.table, _arrays(weights), biases, leaks,
-            thresholds, spikes, drives, counts, latent.view(-1).numpy(), keep,
+            obs.view(-1).numpy(), batch, plan.crop, plan.table, _arrays(weights),
+            _arrays(params[1::4]), _arrays(leaks), _arrays(thresholds), spikes, drives, counts,
+            latent.view(-1).numpy(), keep,
         )  # fmt: skip
-        rates = torch.from_numpy((counts / (batch * STACK * np.array(neurons))).astype(np.float32))
+        rates = torch.from_numpy((counts * (plan.share / batch)).astype(np.float32))
         if keep:
             ctx.plan, ctx.spikes, ctx.drives = plan, spikes, drives
-            ctx.save_for_backward(obs, *params)
+            ctx.save_for_backward(obs, *params[0::4], *leaks, *thresholds)
         return latent, rates
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_latent: Tensor, grad_rates: Tensor):
-        plan = ctx.plan
-        obs, *params = ctx.saved_tensors
-        batch = len(obs)
-        weights = params[0::4]
-        transposed = _arrays(w.reshape(-1, w.shape[-1]).t().contiguous() for w in weights)
-        leaks, thresholds = params[2::4], params[3::4]
+        plan, layers = ctx.plan, len(ctx.spikes)
+        obs, *saved = ctx.saved_tensors
+        weights, leaks, thresholds = saved[:layers], saved[layers : 2 * layers], saved[-layers:]
+        transposed = _arrays([w.view(-1, w.shape[-1]).t() for w in weights])
         lifs = tuple(
-            (_flat(leak), _flat(th), _flat(plan.peak / th), _flat(1.0 / (plan.width * th)))
+            _arrays([leak, th, plan.peak / th, (1.0 / plan.width) / th])
             for leak, th in zip(leaks, thresholds)
         )
         grads = [torch.zeros_like(w) for w in weights]
         sums = [torch.zeros(3, w.shape[-1]) for w in weights]
-        every = grad_rates.numpy() / (batch * STACK * np.array(plan.neurons))
+        every = (grad_rates.numpy() * (plan.share / len(obs))).astype(np.float32)
         kernels.backward(
-            obs.view(-1).numpy(), batch, plan.crop, plan.table, transposed, lifs,
-            ctx.spikes, ctx.drives, _flat(grad_latent), every.astype(np.float32),
-            plan.boxcar, _arrays(grads), _arrays(sums),
+            obs.view(-1).numpy(), len(obs), plan.crop, plan.table, transposed, lifs, ctx.spikes,
+            ctx.drives, _flat(grad_latent), every, plan.boxcar, _arrays(grads), _arrays(sums),
         )  # fmt: skip
         grads[0].mul_(plan.pixel)
-        per_layer = [(g, s[0], s[1], s[2]) for g, s in zip(grads, sums)]
-        return None, None, None, *(g for layer in per_layer for g in layer)
+        result = [None, None, None]
+        for grad, (bias, leak, threshold), lam, th in zip(grads, sums, leaks, thresholds):
+            result += [grad, bias, leak * (lam - lam * lam), threshold * th]
+        return tuple(result)
 
 
 def _flat(tensor: Tensor) -> np.ndarray:

@@ -52,6 +52,8 @@ class _Impala(Encoder):
         self.layer_names, self.layer_neurons = tuple(names), tuple(neurons)
         self.activation_channels = tuple(activations)
         self.latent_dim = neurons[-1]
+        full = torch.tensor([float(STACK * n) for n in neurons])
+        self.register_buffer("spikes_at_full_rate", full, persistent=False)
 
     def trunk(self, x: Tensor, activate) -> Tensor:
         """x [N, C, 84, 84] through the net; `activate(index, x)` stands for the index-th f."""
@@ -89,7 +91,8 @@ class ImpalaConvEncoder(_Impala):
 
         x = obs.to(self.convs[0].weight.dtype) * PIXEL
         x = self.trunk(x.contiguous(memory_format=torch.channels_last), relu)
-        return activity(x.permute(0, 2, 3, 1).flatten(1), active, self.layer_neurons)
+        units = self.spikes_at_full_rate * (1.0 / STACK)
+        return activity(x.permute(0, 2, 3, 1).flatten(1), torch.stack(active), units)
 
 
 class ImpalaSpikingEncoder(_Impala):
@@ -119,8 +122,7 @@ class ImpalaSpikingEncoder(_Impala):
         x = self.trunk(self._input(obs), fire)
         latent = self._steps(x).sum(0).flatten(1)
         rates = torch.stack(rates)
-        counts = [rate.detach() * (n * STACK) for rate, n in zip(rates, self.layer_neurons)]
-        return Encoding(latent, rates, torch.stack(counts))
+        return Encoding(latent, rates, rates.detach() * self.spikes_at_full_rate)
 
     def _input(self, obs: Tensor) -> Tensor:
         frames = obs.transpose(0, 1).reshape(-1, 1, FRAME, FRAME)  # [T * B, 1, H, W]

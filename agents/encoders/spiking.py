@@ -57,6 +57,8 @@ class SpikingEncoder(Encoder):
         self.layer_names = tuple(shape.name for shape in shapes)
         self.layer_neurons = tuple(shape.neurons for shape in shapes)
         self.latent_dim = shapes[-1].neurons
+        full = torch.tensor([float(STACK * n) for n in self.layer_neurons])
+        self.register_buffer("spikes_at_full_rate", full, persistent=False)
         self.plan = Plan(shapes, config, PIXEL) if fits(shapes, config) else None
         self._calibrate(rng)
 
@@ -67,7 +69,7 @@ class SpikingEncoder(Encoder):
         params = [
             p
             for layer in self.layers
-            for p in (layer.weight, layer.bias, layer.lif.leak, layer.lif.threshold)
+            for p in (layer.weight, layer.bias, layer.lif.leak_logit, layer.lif.log_threshold)
         ]
         keep = torch.is_grad_enabled() and any(p.requires_grad for p in params)
         return self._encoding(*EventEncoder.apply(self.plan, obs, keep, *params))
@@ -84,10 +86,7 @@ class SpikingEncoder(Encoder):
         return self._encoding(latent, torch.stack(rates))
 
     def _encoding(self, latent: Tensor, rates: Tensor) -> Encoding:
-        neurons = rates.new_tensor(self.layer_neurons) if rates.device.type == "cpu" else None
-        if neurons is None:  # no copy from host to device, which a CUDA graph could not hold
-            neurons = torch.stack([rates.new_full((), float(n)) for n in self.layer_neurons])
-        return Encoding(latent, rates, rates.detach() * neurons * STACK)
+        return Encoding(latent, rates, rates.detach() * self.spikes_at_full_rate)
 
     def _input(self, obs: Tensor) -> Tensor:
         crop = self.layers[0].shape.crop
