@@ -1,4 +1,4 @@
-"""A big array that knows which of its blocks have changed, so that a checkpoint writes only those."""
+"""A big array that knows which of its blocks have changed: a checkpoint writes only those."""
 
 from __future__ import annotations
 
