@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from agents.encoders import fused_lif
 from agents.encoders.base import Encoder, Encoding, check_obs
 from agents.encoders.config import EncoderConfig
 from agents.encoders.conv import PIXEL, activity
@@ -115,14 +116,23 @@ class ImpalaSpikingEncoder(_Impala):
         rates = []
 
         def fire(index: int, x: Tensor) -> Tensor:
-            spikes = self.lifs[index](self._steps(x))
-            rates.append(spikes.mean())
+            spikes, rate = self._fire(self.lifs[index], self._steps(x))
+            rates.append(rate)
             return spikes.flatten(0, 1).permute(0, 3, 1, 2)
 
         x = self.trunk(self._input(obs), fire)
         latent = self._steps(x).sum(0).flatten(1)
         rates = torch.stack(rates)
         return Encoding(latent, rates, rates.detach() * self.spikes_at_full_rate)
+
+    def _fire(self, lif: LIF, drive: Tensor) -> tuple[Tensor, Tensor]:
+        """Spikes [T, B, H, W, C] and their mean."""
+        if self.config.fused and not self.config.k_wta and fused_lif.fits(drive):
+            return fused_lif.FusedLIF.apply(
+                drive, lif.leak_logit, lif.log_threshold, lif.surrogate
+            )
+        spikes = lif(drive)
+        return spikes, spikes.mean()
 
     def _input(self, obs: Tensor) -> Tensor:
         frames = obs.transpose(0, 1).reshape(-1, 1, FRAME, FRAME)  # [T * B, 1, H, W]

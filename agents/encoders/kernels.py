@@ -205,12 +205,12 @@ def _gradient_of_drive(
         if boxcar:
             lif_backward(
                 drive, at, upstream, up_at + c, up_stride, every, leak, threshold, slope, span, c,
-                sums, out, gradient, 1,
+                sums, out, gradient, c, out, 1,
             )  # fmt: skip
         else:
             lif_backward(
                 drive, at, upstream, up_at + c, up_stride, every, leak, threshold, slope, span, c,
-                sums, out, gradient, 0,
+                sums, out, gradient, c, out, 0,
             )  # fmt: skip
 
 

@@ -392,14 +392,35 @@ def lif_forward(typingctx, drive, at, leak, threshold, channel, spikes, word, wo
 
 
 @intrinsic
+def lif_forward_dense(typingctx, drive, at, leak, threshold, channel, spikes):
+    """As `lif_forward`, with spikes as floats at the places of their drives."""
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        channel = e.index(4)
+        leaks, thresholds = e.load(e.data(2), channel), e.load(e.data(3), channel)
+        _, fired = _membranes(e, 0, 1, channel, leaks, thresholds)
+        total = ir.Constant(I64, 0)
+        for t, spike in enumerate(fired):
+            place = builder.load(builder.gep(e.data(1), [ir.Constant(I64, t)]))
+            value = builder.select(spike, e.constant(1.0), e.constant(0.0))
+            e.store(value, e.data(5), builder.add(place, channel))
+            bits = builder.zext(builder.bitcast(spike, I16), I64)
+            total = builder.add(total, e.call("llvm.ctpop.i64", I64, bits))
+        return total
+
+    return types.int64(drive, at, leak, threshold, channel, spikes), codegen
+
+
+@intrinsic
 def lif_backward(
     typingctx, drive, at, upstream, up_at, up_stride, every, leak, threshold, slope, span,
-    channel, sums, channels, gradient, boxcar,
+    channel, sums, channels, gradient, out_at, out_stride, boxcar,
 ):  # fmt: skip
     """Four time steps of 16 neurons backwards; their membranes are computed again.
 
     g_s = upstream[up_at + t * up_stride:] + every; phi at v_t;
-    g_t = g_s phi + leak g_{t+1} (1 - s_t), written to gradient[t * channels + channel:].
+    g_t = g_s phi + leak g_{t+1} (1 - s_t), written to gradient[out_at + t * out_stride:].
     slope = peak / threshold, span = 1 / (width threshold); sums [3, channels] collects the
     gradients of bias, leak and threshold.
     """
@@ -436,8 +457,8 @@ def lif_backward(
                 g = builder.fadd(g, passed)
             bias = builder.fadd(bias, g)
             threshold_sum = builder.fsub(threshold_sum, g_spike)
-            row = builder.mul(wide, ir.Constant(I64, t))
-            e.store(g, e.data(13), builder.add(row, channel))
+            row = builder.mul(e.index(15), ir.Constant(I64, t))
+            e.store(g, e.data(13), builder.add(row, e.index(14)))
             later = g
         for value, place in zip((bias, leak_sum, threshold_sum), places):
             e.store(value, sums_data, place)
@@ -446,7 +467,7 @@ def lif_backward(
     return (
         types.void(
             drive, at, upstream, up_at, up_stride, types.float32, leak, threshold, slope, span,
-            channel, sums, channels, gradient, boxcar,
+            channel, sums, channels, gradient, out_at, out_stride, boxcar,
         ),
         codegen,
     )  # fmt: skip
