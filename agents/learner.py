@@ -128,9 +128,7 @@ class Learner:
         else:
             a_t = losses.masked_argmax(q_select, inputs.mask_t)
             probs = torch.softmax(next_target.logits[rows, a_t], 1)  # [B, Z]
-            target = losses.categorical_projection(
-                probs, r_t, discount_t, self.network.support
-            )
+            target = losses.categorical_projection(probs, r_t, discount_t, self.network.support)
             td = losses.categorical_cross_entropy(chosen, target)
             priority = td
         td_loss = (inputs.weights * td).mean()

@@ -62,7 +62,9 @@ def atari100k() -> str:
                 else "-"
             )
         rows.append([game, *ours, *(f"{v:,.1f}" for v in row["published"].values())])
-    published = [name.replace("_eps", "(eps)") for name in next(iter(result["table"].values()))["published"]]
+    published = [
+        name.replace("_eps", "(eps)") for name in next(iter(result["table"].values()))["published"]
+    ]
     head = ["return at 100k agent steps", "`reactive` conv (seeds)", "`reactive` spiking (seeds)"]
     return markdown([*head, *published], rows) + source("atari100k", result)
 
