@@ -15,6 +15,8 @@ from memory.cells import rank_centres, sq_distance
 from memory.selection import select, sort_pairs
 from memory.simd import LANES, lowest_bit, prefetch, scan_codes
 
+LEAST = 256  # entries looked at in any group: below, looking costs less than choosing
+
 
 @njit(cache=True)
 def _list_blocks(c, near, near_cell, probes, budget, todo, todo_rank):
@@ -51,7 +53,7 @@ def search(c, queries, k, effort, spare, slots, distances):
     """Approximate nearest k of each group: slots [B,G,k] int32, distances [B,G,k] float32.
 
     Ascending by (squared distance, slot); places without an entry hold slot -1 and distance inf.
-    `effort * sqrt(group size)` entries are looked at, at least 4 k; where a group holds no more
+    `effort * sqrt(group size)` entries are looked at, at least 4 k and LEAST; where a group holds no more
     than that, all of them. Cells grow with the same root, so `effort` is about the number of full
     cells visited.
     `spare`: candidates beyond k that are compared exactly.
@@ -84,7 +86,7 @@ def search(c, queries, k, effort, spare, slots, distances):
         stored = c.group_size[group]
         if stored == 0:
             continue
-        wanted = max(4 * k, int(effort * np.sqrt(stored)))
+        wanted = max(4 * k, LEAST, int(effort * np.sqrt(stored)))
         probes = c.group_cells[group]
         if wanted < stored:  # cells of less than average size may be met: a third more
             probes = min(probes, 4 + 4 * wanted * probes // (3 * stored))

@@ -29,9 +29,7 @@ from memory.simd import LANES, lowest_bit, scan_centres
 
 SMALLEST, LARGEST = 64, 512  # bounds of a full cell; in between it grows with sqrt(group size)
 FILL = 1.0  # full cell = FILL * sqrt(group size)
-ROUNDS = 4  # of 2-means at a split
-NEIGHBOURS = 16  # cells that maintenance offers to an entry, its own among them
-FREE_BLOCKS, FREE_CELLS, FREE_COARSE, CURSOR = range(4)
+FREE_BLOCKS, FREE_CELLS, FREE_COARSE = range(3)  # rows of `counters`
 
 
 # which rows of the arrays are in use is told by the pool they belong to
@@ -183,7 +181,7 @@ def rank_centres(c, group, queries, probes, near, near_cell):
 
 
 @njit(cache=True)
-def _encode(c, cell, block, lane, slot):
+def encode(c, cell, block, lane, slot):
     """Write the code of a slot; True if it had to be clipped, so the cell's scale is too small."""
     step, clipped = c.scale[cell], False
     for d in range(c.keys.shape[1]):
@@ -195,7 +193,7 @@ def _encode(c, cell, block, lane, slot):
 
 
 @njit(cache=True)
-def _rescale(c, cell):
+def rescale(c, cell):
     """Choose the scale anew, with some room to grow, and write all codes of the cell again."""
     widest = np.float32(0)
     for again in range(2):
@@ -205,7 +203,7 @@ def _rescale(c, cell):
             for lane in range(lanes):
                 slot = c.ids[block, lane]
                 if again:
-                    _encode(c, cell, block, lane, slot)
+                    encode(c, cell, block, lane, slot)
                 else:
                     for d in range(c.keys.shape[1]):
                         widest = max(widest, abs(c.keys[slot, d] - c.centre[cell, d]))
@@ -215,7 +213,7 @@ def _rescale(c, cell):
 
 
 @njit(cache=True)
-def _append(c, cell, slot):
+def append(c, cell, slot):
     """Add a slot to a cell; True if its key does not fit the cell's scale."""
     lane = c.size[cell] % LANES
     if lane == 0:
@@ -226,11 +224,11 @@ def _append(c, cell, slot):
     c.place[slot] = block * LANES + lane
     c.size[cell] += 1
     c.group_size[c.group[cell]] += 1
-    return _encode(c, cell, block, lane, slot)
+    return encode(c, cell, block, lane, slot)
 
 
 @njit(cache=True)
-def _take_out(c, slot):
+def take_out(c, slot):
     """Remove a slot from its cell, the last entry fills the hole. Returns the cell."""
     block, lane = c.place[slot] // LANES, c.place[slot] % LANES
     cell = c.owner[block]
@@ -253,14 +251,14 @@ def _take_out(c, slot):
 
 
 @njit(cache=True)
-def _set_centre(c, cell, centre):
+def set_centre(c, cell, centre):
     block, lane = c.site[cell] // LANES, c.site[cell] % LANES
     for d in range(centre.shape[0]):
         c.centre[cell, d] = c.coarse[block, d, lane] = centre[d]
 
 
 @njit(cache=True)
-def _open_cell(c, group, centre):
+def open_cell(c, group, centre):
     """A new empty cell. The caller has made sure that a free one is left."""
     cell = _pop(c.free_cells, c.counters, FREE_CELLS)
     lane = c.group_cells[group] % LANES
@@ -273,12 +271,12 @@ def _open_cell(c, group, centre):
     c.group_cells[group] += 1
     c.group[cell], c.size[cell], c.head[cell] = group, 0, -1
     c.scale[cell] = np.float32(1e-20)
-    _set_centre(c, cell, centre)
+    set_centre(c, cell, centre)
     return cell
 
 
 @njit(cache=True)
-def _close_cell(c, cell):
+def close_cell(c, cell):
     """Give back an empty cell; the group's last centre moves into its place."""
     group = c.group[cell]
     block, lane = c.site[cell] // LANES, c.site[cell] % LANES
@@ -312,22 +310,6 @@ def members(c, cell):
     return out
 
 
-@njit(cache=True)
-def _mean(c, slots, chosen, side, out):
-    """Mean key of the slots with chosen == side, into out [D]; returns their number."""
-    for d in range(out.shape[0]):
-        out[d] = 0
-    count = 0
-    for i in range(slots.shape[0]):
-        if chosen[i] == side:
-            count += 1
-            for d in range(out.shape[0]):
-                out[d] += c.keys[slots[i], d]
-    for d in range(out.shape[0]):
-        out[d] /= np.float32(max(count, 1))
-    return count
-
-
 @njit(cache=True, fastmath={"reassoc", "contract"})
 def sq_distance(a, b):
     total = np.float32(0)
@@ -335,148 +317,3 @@ def sq_distance(a, b):
         gap = a[d] - b[d]
         total += gap * gap
     return total
-
-
-@njit(cache=True)
-def _split(c, cell):
-    """2-means of a full cell, started from its two mutually far entries; deterministic."""
-    slots = members(c, cell)
-    count, dim = slots.shape[0], c.keys.shape[1]
-    centres = np.empty((2, dim), np.float32)
-    for d in range(dim):
-        centres[0, d] = c.centre[cell, d]
-    for side in (1, 0):  # the farthest from the centre, then the farthest from that one
-        far, farthest = 0, np.float32(-1)
-        for i in range(count):
-            distance = sq_distance(c.keys[slots[i]], centres[1 - side])
-            if distance > farthest:
-                far, farthest = i, distance
-        for d in range(dim):
-            centres[side, d] = c.keys[slots[far], d]
-    if farthest <= 0:
-        return  # all keys are one point: nothing to split
-    chosen = np.zeros(count, np.int8)
-    for _ in range(ROUNDS):
-        for i in range(count):
-            key = c.keys[slots[i]]
-            chosen[i] = sq_distance(key, centres[1]) < sq_distance(key, centres[0])
-        if not _mean(c, slots, chosen, 0, centres[0]) or not _mean(c, slots, chosen, 1, centres[1]):
-            return
-    other = _open_cell(c, c.group[cell], centres[1])
-    for i in range(count):
-        if chosen[i]:
-            _take_out(c, slots[i])
-            _append(c, other, slots[i])
-    _set_centre(c, cell, centres[0])
-    _rescale(c, cell)
-    _rescale(c, other)
-
-
-@njit(cache=True)
-def _dissolve(c, cell, buffer):
-    """Give the few entries of a cell to their next nearest cells."""
-    group, slots = c.group[cell], members(c, cell)
-    for slot in slots:
-        _take_out(c, slot)
-    _close_cell(c, cell)
-    for slot in slots:
-        target = nearest_cell(c, group, c.keys[slot], buffer)
-        if _append(c, target, slot):
-            _rescale(c, target)
-
-
-@njit(cache=True)
-def _remove(c, slot, buffer):
-    cell = _take_out(c, slot)
-    group = c.group[cell]
-    if c.size[cell] == 0:
-        _close_cell(c, cell)
-    elif c.group_cells[group] > 1 and c.size[cell] * 8 < full_size(c.group_size[group]):
-        _dissolve(c, cell, buffer)
-
-
-@njit(cache=True)
-def _insert(c, slot, cell):
-    if _append(c, cell, slot):
-        _rescale(c, cell)
-    full = full_size(c.group_size[c.group[cell]])
-    # a cell of equal keys cannot be split: try again only when it has grown by another 32
-    if c.size[cell] > full and c.size[cell] % LANES == 0 and c.counters[FREE_CELLS] > 0:
-        _split(c, cell)
-
-
-@njit(cache=True)
-def put(c, slots, groups):
-    """Insert slots [N] into groups [N], or move those already present, by their keys as of now."""
-    buffer = np.empty(LANES, np.float32)
-    for i in range(slots.shape[0]):
-        slot, group = slots[i], groups[i]
-        cell = nearest_cell(c, group, c.keys[slot], buffer)
-        if c.place[slot] >= 0:
-            block, lane = c.place[slot] // LANES, c.place[slot] % LANES
-            if c.owner[block] == cell:
-                if _encode(c, cell, block, lane, slot):
-                    _rescale(c, cell)
-                continue
-            _remove(c, slot, buffer)
-            if cell >= 0 and c.group[cell] != group:  # the removal closed the very cell
-                cell = nearest_cell(c, group, c.keys[slot], buffer)
-        if cell < 0:
-            cell = _open_cell(c, group, c.keys[slot])
-        _insert(c, slot, cell)
-
-
-@njit(cache=True)
-def drop(c, slots):
-    """Remove slots [N]; those that are absent are left alone."""
-    buffer = np.empty(LANES, np.float32)
-    for slot in slots:
-        if c.place[slot] >= 0:
-            _remove(c, slot, buffer)
-
-
-@njit(cache=True)
-def maintain(c, budget):
-    """Visit the next cells until `budget` entries are seen: centre to the mean, entries to the
-    nearest of the cells around. Returns how many entries moved.
-
-    Splits leave some entries in a cell that is no longer their nearest, and re-embedding moves
-    whole cells; this mends both at a cost the caller chooses.
-    """
-    total, moved, seen, visited = c.head.shape[0], 0, 0, 0
-    buffer = np.empty(LANES, np.float32)
-    mean = np.empty((1, c.keys.shape[1]), np.float32)
-    near = np.empty((1, NEIGHBOURS), np.float32)
-    near_cell = np.empty((1, NEIGHBOURS), np.int32)
-    cells = total - c.counters[FREE_CELLS]
-    while seen < budget and visited < cells and c.counters[FREE_CELLS] < total:
-        cell = c.counters[CURSOR] % total
-        while c.site[cell] < 0:
-            cell = (cell + 1) % total
-        c.counters[CURSOR] = cell + 1
-        slots, group = members(c, cell), c.group[cell]
-        visited += 1
-        seen += slots.shape[0]
-        _mean(c, slots, np.zeros(slots.shape[0], np.int8), 0, mean[0])
-        _set_centre(c, cell, mean[0])
-        _rescale(c, cell)
-        probes = min(NEIGHBOURS, c.group_cells[group])
-        rank_centres(c, group, mean, probes, near, near_cell)
-        for slot in slots:
-            key, home = c.keys[slot], c.owner[c.place[slot] // LANES]
-            best, target = sq_distance(key, c.centre[home]), home
-            for rank in range(probes):
-                other = near_cell[0, rank]
-                if c.group[other] == group:  # it may have been dissolved meanwhile
-                    distance = sq_distance(key, c.centre[other])
-                    if distance < best:
-                        best, target = distance, other
-            if target != home:
-                _remove(c, slot, buffer)
-                if c.group[target] != group:  # dissolved by that very removal
-                    target = nearest_cell(c, group, key, buffer)
-                if target < 0:
-                    target = _open_cell(c, group, key)
-                _insert(c, slot, target)
-                moved += 1
-    return moved

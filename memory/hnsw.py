@@ -49,6 +49,8 @@ class HnswIndex:
                 self.slots[group] = alive
                 self.node[alive] = np.arange(len(alive))
 
+    refresh = put
+
     def _kill(self, slots: np.ndarray) -> None:
         for slot in slots[self.node[slots] >= 0]:
             self.slots[self.group[slot]][self.node[slot]] = -1

@@ -1,6 +1,7 @@
 """Indices over the memory's keys: exact, cells, graph; `make_index` chooses by name or by size.
 
     index.put(slots [N], groups [N])       insert, or move after a key has changed
+    index.refresh(slots [N], groups [N])   keys have moved a little (a gradient step)
     index.search(queries [B,D], k)         slots [B,G,k], squared distances [B,G,k]
     index.maintain(budget)                 bounded upkeep, entries to look at
 
@@ -20,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from errors import UserError
-from memory import cell_search, cells, flat
+from memory import cell_search, cell_upkeep, cells, flat
 from memory.hnsw import HnswIndex
 
 # Above this many entries the cells read faster than the exact scan, by benchmarks/episodic.py;
@@ -30,6 +31,7 @@ FLAT_UP_TO = 2048
 
 class Index(Protocol):
     def put(self, slots: np.ndarray, groups: np.ndarray) -> None: ...
+    def refresh(self, slots: np.ndarray, groups: np.ndarray) -> None: ...
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]: ...
     def maintain(self, budget: int) -> int: ...
     def state_dict(self) -> dict: ...
@@ -48,6 +50,9 @@ class FlatIndex:
         self.group[slots] = groups
         if len(slots):
             self.stored = max(self.stored, int(slots.max()) + 1)
+
+    def refresh(self, slots: np.ndarray, groups: np.ndarray) -> None:
+        pass  # the scan reads the keys themselves
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         shape = (len(queries), self.num_groups, k)
@@ -75,14 +80,15 @@ class CellIndex:
     than are asked for.
     """
 
-    def __init__(
-        self, keys: np.ndarray, groups: int, effort: float = 4.0, spare: int = 10
-    ) -> None:
+    def __init__(self, keys: np.ndarray, groups: int, effort: float = 4.0, spare: int = 10) -> None:
         self.effort, self.spare, self.num_groups = float(effort), spare, groups
         self.cells = cells.allocate(keys, groups)
 
     def put(self, slots: np.ndarray, groups: np.ndarray) -> None:
-        cells.put(self.cells, slots, groups)
+        cell_upkeep.put(self.cells, slots, groups)
+
+    def refresh(self, slots: np.ndarray, groups: np.ndarray) -> None:
+        cell_upkeep.recode(self.cells, slots)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         shape = (len(queries), self.num_groups, k)
@@ -91,7 +97,7 @@ class CellIndex:
         return slots, distances
 
     def maintain(self, budget: int) -> int:
-        return int(cells.maintain(self.cells, budget))
+        return int(cell_upkeep.maintain(self.cells, budget))
 
     def state_dict(self) -> dict:
         """All arrays but the keys, each cut after its last row in use."""

@@ -43,6 +43,7 @@ class Slots(NamedTuple):
     table: np.ndarray  # [T] int32, slot or -1
     quota: np.ndarray  # [P] int64
     sizes: np.ndarray  # [P] int64
+    per_action: np.ndarray  # [A] int64, entries of each action
     queue: np.ndarray  # [P,QUEUE] int32, next victims, the first to go last
     queue_tick: np.ndarray  # [P,QUEUE] int64, their ticks when queued
     queued: np.ndarray  # [P] int64
@@ -50,11 +51,12 @@ class Slots(NamedTuple):
     drift: np.ndarray  # [1] float64, sum of squared key displacements
 
 
-def allocate(capacity: int, key_dim: int, quota: np.ndarray) -> Slots:
-    """Empty slots; pages that are never touched cost no memory."""
+def allocate(keys: np.ndarray, num_actions: int, quota: np.ndarray) -> Slots:
+    """Empty slots over keys [C,D]; pages that are never touched cost no memory."""
+    capacity = len(keys)
     pools = len(quota)
     return Slots(
-        keys=np.zeros((capacity, key_dim), np.float32),
+        keys=keys,
         values=np.zeros(capacity, np.float32),
         hashes=np.zeros(capacity, np.int64),
         actions=np.zeros(capacity, np.int32),
@@ -67,6 +69,7 @@ def allocate(capacity: int, key_dim: int, quota: np.ndarray) -> Slots:
         table=np.full(1 << (2 * capacity - 1).bit_length(), -1, np.int32),
         quota=np.asarray(quota, np.int64),
         sizes=np.zeros(pools, np.int64),
+        per_action=np.zeros(num_actions, np.int64),
         queue=np.zeros((pools, QUEUE), np.int32),
         queue_tick=np.zeros((pools, QUEUE), np.int64),
         queued=np.zeros(pools, np.int64),
@@ -159,22 +162,25 @@ def _evict(s, pool):
             break
     _unlink(s, slot)
     s.sizes[pool] -= 1
+    s.per_action[s.actions[slot]] -= 1
     s.totals[EVICTED] += 1
     return slot
 
 
 @njit(cache=True)
-def upsert(s, keys, actions, values, hashes, refs, task, pools, version, rule, alpha, slots):
+def upsert(s, keys, actions, values, hashes, refs, task, pools, version, rule, alpha, slots, moved):
     """Write N entries in order, their slots to `slots` [N].
 
     A known entry takes the new key, version and ref, and its value moves:
-    v += alpha (R - v) (NEC) or v = max(v, R) (MFEC). `pools` [A] is the pool of each action.
+    v += alpha (R - v) (NEC) or v = max(v, R) (MFEC). `pools` [A] is the pool of each action;
+    `moved` [N] tells where the slot's key is not what it was.
     """
     dim = keys.shape[1]
     for i in range(keys.shape[0]):
         action, value = actions[i], values[i]
         slot, at = _find(s, hashes[i], action, task)
         s.totals[TICK] += 1
+        moved[i] = slot < 0
         if slot >= 0:
             if rule == MAXIMUM:
                 s.values[slot] = max(s.values[slot], value)
@@ -182,10 +188,10 @@ def upsert(s, keys, actions, values, hashes, refs, task, pools, version, rule, a
                 s.values[slot] += np.float32(alpha) * (value - s.values[slot])
             s.totals[UPDATED] += 1
             if s.versions[slot] != version:  # the same state seen by a later encoder
-                moved = 0.0
+                shift = 0.0
                 for d in range(dim):
-                    moved += (keys[i, d] - s.keys[slot, d]) ** 2
-                s.drift[0] += moved
+                    shift += (keys[i, d] - s.keys[slot, d]) ** 2
+                s.drift[0] += shift
                 s.totals[DRIFTED] += 1
         else:
             pool = pools[action]
@@ -200,8 +206,10 @@ def upsert(s, keys, actions, values, hashes, refs, task, pools, version, rule, a
             s.pools[slot], s.values[slot] = pool, value
             s.born[slot] = s.totals[TICK]
             s.sizes[pool] += 1
+            s.per_action[action] += 1
             s.totals[CREATED] += 1
         for d in range(dim):
+            moved[i] |= s.keys[slot, d] != keys[i, d]
             s.keys[slot, d] = keys[i, d]
         s.ticks[slot], s.versions[slot], s.refs[slot] = s.totals[TICK], version, refs[i]
         slots[i] = slot
@@ -231,7 +239,10 @@ def rebuild(s):
         s.table[i] = -1
     for pool in range(s.sizes.shape[0]):
         s.sizes[pool] = s.queued[pool] = 0
+    for action in range(s.per_action.shape[0]):
+        s.per_action[action] = 0
     for slot in range(s.totals[COUNT]):
         _, at = _find(s, s.hashes[slot], s.actions[slot], s.tasks[slot])
         s.table[at] = slot
         s.sizes[s.pools[slot]] += 1
+        s.per_action[s.actions[slot]] += 1
