@@ -40,8 +40,8 @@ class Axis:
 
     bounds: np.ndarray  # [parts + 1]
     needs: np.ndarray
-    taps: np.ndarray  # [parts]: (output, tap) pairs that fall inside the input
-    reach: np.ndarray  # [parts]: summed destination parts of the outputs, in the layer above
+    takes: tuple[tuple[int, int, int, int], ...]  # per part; see `cut_axis`
+    worst: tuple[int, int, int, int]  # the largest of each
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +57,27 @@ class LayerCut:
 def cut_axis(
     parts: int, size: int, inputs: int, kernel: int, stride: int, padding: int, reach: np.ndarray
 ) -> Axis:
-    """Cut `size` outputs into `parts` even parts. reach [size]: destinations of each output."""
+    """Cut `size` outputs into `parts` even parts. reach [size]: destinations of each output.
+
+    A part takes (outputs, input lines, (output, tap) pairs inside the input, summed reach).
+    """
     bounds = np.arange(parts + 1) * size // parts
     line = np.arange(size)[:, None] * stride - padding + np.arange(kernel)[None]  # [size, kernel]
     inside = (line >= 0) & (line < inputs)
     needs = np.zeros((parts, inputs), bool)
     for part, (a, b) in enumerate(pairwise(bounds)):
         needs[part, line[a:b][inside[a:b]]] = True
-    sums = [np.add.reduceat(values, bounds[:-1]) for values in (inside.sum(1), np.asarray(reach))]
-    return Axis(bounds, needs, *sums)
+    takes = np.stack(
+        [
+            np.diff(bounds),
+            needs.sum(1),
+            np.add.reduceat(inside.sum(1), bounds[:-1]),
+            np.add.reduceat(np.asarray(reach), bounds[:-1]),
+        ],
+        axis=1,
+    )
+    rows = tuple(tuple(int(n) for n in row) for row in takes)
+    return Axis(bounds, needs, rows, tuple(int(n) for n in takes.max(0)))
 
 
 def cut_layer(
@@ -111,26 +123,18 @@ def cut_layer(
             padding[which], (reach_y, reach_x)[which],
         )  # fmt: skip
 
-    def demand(rows: Axis, columns: Axis, c: int, part: tuple | None = None) -> dict[str, int]:
-        """What one tile takes: the largest one, or tile `part` = (row part, column part)."""
-        pick = (lambda v, i: int(v.max())) if part is None else (lambda v, i: int(v[part[i]]))
-        synapses = (
-            kernel[0] * kernel[1]
-            if core.shared_kernels
-            else pick(rows.taps, 0) * pick(columns.taps, 1)
-        )
+    def demand(rows: tuple, columns: tuple, c: int) -> dict[str, int]:
+        """What a tile of `c` channels takes whose axes take (outputs, inputs, taps, reach)."""
+        synapses = kernel[0] * kernel[1] if core.shared_kernels else rows[2] * columns[2]
         return {
-            "neurons": pick(np.diff(rows.bounds), 0) * pick(np.diff(columns.bounds), 1) * c,
+            "neurons": rows[0] * columns[0] * c,
             "synapse_bytes": -(-synapses * reads * units * c * bits // 8),
-            "input_axons": pick(rows.needs.sum(1), 0)
-            * pick(columns.needs.sum(1), 1)
-            * reads
-            * units,
-            "output_axons": pick(rows.reach, 0) * pick(columns.reach, 1) * c * fan_out,
+            "input_axons": rows[1] * columns[1] * reads * units,
+            "output_axons": rows[3] * columns[3] * c * fan_out,
             "fan_in": fan_in,
         }
 
-    _check_smallest(demand(axis(height, 0), axis(width, 1), 1), number, layer, core)
+    _check_smallest(demand(axis(height, 0).worst, axis(width, 1).worst, 1), number, layer, core)
     all_rows = [axis(n, 0) for n in range(1, height + 1)]
     all_columns = [axis(n, 1) for n in range(1, width + 1)]
     channel_parts = sorted({-(-channels // n): n for n in range(channels, 0, -1)}.values())
@@ -141,7 +145,7 @@ def cut_layer(
                 count = len(rows.needs) * len(columns.needs) * parts
                 if best is not None and count > best[0][0]:
                     break
-                need = demand(rows, columns, -(-channels // parts))
+                need = demand(rows.worst, columns.worst, -(-channels // parts))
                 if all(need[name] <= getattr(core, name) for name in need):
                     # of equal counts, the one whose inputs are sent to the fewest cores
                     key = (count, int(rows.needs.sum()) * int(columns.needs.sum()) * parts)
@@ -156,7 +160,9 @@ def cut_layer(
             (int(rows.bounds[i]), int(rows.bounds[i + 1])),
             (int(columns.bounds[j]), int(columns.bounds[j + 1])),
             (int(channel_bounds[k]), int(channel_bounds[k + 1])),
-            **demand(rows, columns, int(channel_bounds[k + 1] - channel_bounds[k]), (i, j)),
+            **demand(
+                rows.takes[i], columns.takes[j], int(channel_bounds[k + 1] - channel_bounds[k])
+            ),
         )
         for i in range(len(rows.needs))
         for j in range(len(columns.needs))
