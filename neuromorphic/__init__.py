@@ -4,6 +4,8 @@ from .compile import CoreProgram, compile_encoder, recompile
 from .core import CoreResult, EventCore
 from .ledger import Bill, Ledger
 from .limits import CoreSpec
+from .nir_export import export_nir
+from .nir_import import import_nir
 from .prices import TABLES, Price, PriceTable
 from .quantise import QuantConfig, QuantNetwork, quantise
 from .spec import CompileError, LayerSpec, NetworkSpec
@@ -24,6 +26,8 @@ __all__ = [
     "QuantConfig",
     "QuantNetwork",
     "compile_encoder",
+    "export_nir",
+    "import_nir",
     "quantise",
     "recompile",
 ]

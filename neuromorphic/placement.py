@@ -68,10 +68,10 @@ def improve(routers: np.ndarray, traffic: np.ndarray) -> np.ndarray:
         moved = False
         for i in range(len(routers)):
             distance = np.abs(routers[:, None] - routers[None]).sum(-1)
-            # cost of tile a at the place of tile b, with all others where they are
-            cost = both @ distance
-            here = np.diag(cost)
-            change = cost[i] + cost[:, i] - here[i] - here + 2 * both[i] * distance[i]
+            here = (both * distance).sum(1)
+            # i at the place of each other, each other at the place of i; the pair itself stays
+            there, back = both[i] @ distance, both @ distance[:, i]
+            change = there + back - here[i] - here + 2 * both[i] * distance[i]
             change[i] = 0
             best = int(np.argmin(change))
             if change[best] < -1e-9:

@@ -135,6 +135,7 @@ def test_gradients_reach_every_parameter_through_the_integers():
 
 def test_the_twin_learns():
     """Quantisation-aware training lowers a regression loss on latents."""
+    torch.set_num_threads(1)  # two threads only wait for each other at this size
     rng = np.random.default_rng(1)
     conv = LayerSpec("conv", rng.normal(size=(6, 1, 3, 3)) * 0.5, np.zeros(6), np.full(6, 0.8),
                      np.ones(6), stride=(3, 3), input_scale=1 / 255)  # fmt: skip
@@ -146,13 +147,13 @@ def test_the_twin_learns():
     target[:8, 0], target[8:, 1] = 3.0, 3.0
     optimiser = torch.optim.Adam(twin.parameters(), lr=0.02)
     losses = []
-    for _ in range(60):
+    for _ in range(40):
         loss = (twin(frames).latent - target).square().mean()
         losses.append(loss.item())
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert min(losses[-10:]) < 0.4 * losses[0]
+    assert min(losses[-10:]) < 0.5 * losses[0]
 
 
 def test_quantise_keeps_the_specification():
