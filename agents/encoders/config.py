@@ -24,11 +24,11 @@ class EncoderConfig:
     # Ours: low, so that a tonic input cannot pile up beyond twice its one-step value
     threshold_init: float = 0.0  # drive units; 0 = calibrated so that each layer starts at
     # target_rate on generated frames (ours; LSUV of Mishkin 2016 does the same for variances)
-    bias_init: float = 0.25  # std of the biases, in std of the layer's drive on generated frames.
+    bias_init: float = 0.8  # std of the biases, in std of the layer's drive on generated frames.
     # Ours: some channels fire on black frames, so that activity cannot die in dark games
-    dc_gain: float = 0.25  # share of each kernel's mean kept at initialisation (1 = plain normal).
+    dc_gain: float = 0.1  # share of each kernel's mean kept at initialisation (1 = plain normal).
     # Ours: bright and dark games start with similar rates
-    target_rate: float = 0.1  # spikes per neuron per time step; activity budget is 0.15
+    target_rate: float = 0.08  # spikes per neuron per time step; activity budget is 0.15
     k_wta: float = 0.0  # share of a layer's neurons that may spike in one step; 0 = no limit
 
     # -- gradient ---------------------------------------------------------------------------------

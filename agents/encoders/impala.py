@@ -77,8 +77,9 @@ class ImpalaConvEncoder(_Impala):
         for conv in self.convs:
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu", generator=rng)
             nn.init.zeros_(conv.bias)
-        for conv in self.convs[2 :: 2 * BLOCKS + 1]:  # quiet residual branches at the start
-            conv.weight.data.mul_(0.5)
+        for i, conv in enumerate(self.convs):
+            if i % (2 * BLOCKS + 1) in (2, 4):  # a block's last: sums must not grow with depth
+                conv.weight.data.mul_(0.5)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, obs: Tensor) -> Encoding:
