@@ -66,15 +66,18 @@ def train(argv: Sequence[str]) -> int:
     folder.write_manifest(config, device, sequence.games)
     print(f"{folder.path}: {describe(sequence, device)}", flush=True)
     telemetry = Telemetry(folder.path, sequence.games, board_figures)
-    evaluator = Evaluator(
-        [sequence.game_task(game) for game in sequence.games],
-        config.protocol,
-        episodes=config.eval.episodes,
-        num_envs=config.eval.num_envs,
-        seed=named_seeds(config.seed)["eval"],
-        max_steps=config.eval.max_steps,
-        epsilon=config.agent.eval_epsilon,
-        full_actions=shared_outputs(config),
+    evaluator, final_evaluator = (
+        Evaluator(
+            [sequence.game_task(game) for game in sequence.games],
+            config.protocol,
+            episodes=episodes,
+            num_envs=config.eval.num_envs,
+            seed=named_seeds(config.seed)["eval"],
+            max_steps=config.eval.max_steps,
+            epsilon=config.agent.eval_epsilon,
+            full_actions=shared_outputs(config),
+        )
+        for episodes in (config.eval.episodes, config.eval.final_episodes or config.eval.episodes)
     )
     with make_display(config.display, sequence) as display:
         runner = Runner(
@@ -82,6 +85,7 @@ def train(argv: Sequence[str]) -> int:
             lambda task, visit: make_training_env(config, task, visit),
             build_agent(config, device),
             evaluator,
+            final_evaluator,
             continual_metrics,
             hns,
             telemetry,
@@ -100,6 +104,7 @@ def train(argv: Sequence[str]) -> int:
         finally:
             telemetry.close()
             evaluator.close()
+            final_evaluator.close()
     print_summary(folder.path)
     print(f"report: {write_report(folder.path)}")
     print(f"tensorboard: {Path(sys.executable).with_name('tensorboard')} --logdir {folder.path}")

@@ -32,7 +32,7 @@ class AgentConfig:
     dueling: bool = True  # value + advantage streams (Wang 2016)
     noisy: bool = False  # factorised noisy linear layers instead of epsilon (Fortunato 2018)
     noisy_sigma: float = 0.5  # sigma_0 of the noisy layers
-    hidden: int = 512  # units of each stream's hidden layer
+    hidden: int = 256  # units of each stream's hidden layer
 
     # -- optimisation -------------------------------------------------------------------------
     learning_rate: float = 1e-4  # Adam step size
@@ -44,7 +44,7 @@ class AgentConfig:
     learn_start: int = 1_600  # agent steps before the first update
     target_period: int = 1  # updates between two target updates
     target_tau: float = 0.005  # share of the online weights mixed in at each; 1 = hard copy
-    act_with_target: bool = False  # greedy actions from the target network (BBF) or the online one
+    act_with_target: bool = True  # greedy actions from the target network (BBF) or the online one
 
     # -- exploration --------------------------------------------------------------------------
     epsilon_start: float = 1.0  # probability of a random action when a game is first met

@@ -52,12 +52,14 @@ class EvalConfig:
 
     every: int = 10_000  # agent steps between two evaluations
     episodes: int = 10  # complete episodes per game
+    final_episodes: int = 0  # the same for the last evaluation of a run; 0 = as all others
     num_envs: int = 10  # emulators stepped together
     max_steps: int = 27_000  # agent steps an episode may last (108,000 frames)
 
     def __post_init__(self) -> None:
         for key in ("every", "episodes", "num_envs", "max_steps"):
             require(getattr(self, key) >= 1, f"eval.{key} must be at least 1")
+        require(self.final_episodes >= 0, "eval.final_episodes must not be negative")
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ class Runner:
         make_env: (task, visit index) -> training environment.
         agent: the agent.
         evaluator: its `evaluate_all(policy)` plays all games (evaluation/evaluator.py).
+        final_evaluator: the one for the run's last evaluation.
         judge: (curves, schedule) -> continual metrics, with `as_dict()`.
         normalise: (game, raw score) -> human-normalised score.
         telemetry, display: where numbers go.
@@ -89,6 +90,7 @@ class Runner:
         make_env: Callable[[Task, int], Any],
         agent: Agent,
         evaluator: Any,
+        final_evaluator: Any,
         judge: Callable[[dict, list], Any],
         normalise: Callable[[str, float], float],
         telemetry: Any,
@@ -99,7 +101,8 @@ class Runner:
         checkpoint_every: int,
     ) -> None:
         self.sequence, self.make_env, self.agent = sequence, make_env, agent
-        self.evaluator, self.judge, self.normalise = evaluator, judge, normalise
+        self.evaluator, self.final_evaluator = evaluator, final_evaluator
+        self.judge, self.normalise = judge, normalise
         self.telemetry, self.display, self.store = telemetry, display, store
         self.eval_every, self.log_every = eval_every, log_every
         self.checkpoint_every = checkpoint_every
@@ -202,7 +205,9 @@ class Runner:
         p = self.progress
         begin = time.perf_counter()
         self.display.note("evaluating all games")
-        results = self.evaluator.evaluate_all(
+        last = p.visit == len(self.sequence) - 1 and p.visit_step >= self.sequence[p.visit].steps
+        evaluator = self.final_evaluator if last else self.evaluator
+        results = evaluator.evaluate_all(
             lambda obs, game: self.agent.eval_policy(obs, game.index)
         )
         visit = min(p.visit, len(self.sequence) - 1)

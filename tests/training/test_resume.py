@@ -1,0 +1,141 @@
+"""A real run, killed at random moments, ends with the numbers of an uninterrupted one."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from training.telemetry import WALL_CLOCK_FIELDS
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "sequence.games=[catch,krull]",
+    "sequence.steps_per_task=600",
+    "sequence.cycles=2",
+    "eval.every=400",
+    "eval.episodes=2",
+    "eval.num_envs=2",
+    "eval.max_steps=60",
+    "checkpoint.every=100",
+    "log_every=100",
+    "agent.learn_start=100",
+    "agent.updates_per_step=0.25",
+    "agent.hidden=32",
+    "agent.epsilon_decay=200",
+    "agent.replay_capacity=1500",
+    "device=cpu",
+    "display=off",
+]
+
+
+def start(folder: Path, *extra: str) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "train.py"), *SMALL, f"run={folder}", *extra]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    out, _ = process.communicate(timeout=240)
+    return out
+
+
+def metrics(folder: Path) -> list[dict]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [
+        {k: v for k, v in json.loads(line).items() if k not in WALL_CLOCK_FIELDS} for line in lines
+    ]
+
+
+def size(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return path.stat().st_size if path.exists() else 0
+
+
+def wait_for_progress(process: subprocess.Popen, folder: Path, at: int) -> None:
+    """Until metrics.jsonl has `at` bytes, then a little longer; or until the run is over."""
+    while process.poll() is None and size(folder) < at:
+        time.sleep(0.01)
+    time.sleep(random.Random(at).uniform(0, 0.3))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    process = start(folder)
+    out = finish(process)
+    assert process.returncode == 0, out
+    return folder
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_run_ends_with_the_same_numbers(uninterrupted, tmp_path, seed):
+    folder = tmp_path / "run"
+    total = size(uninterrupted)
+    rng = random.Random(seed)
+    kills = sorted(rng.randrange(total // 10, total) for _ in range(3))
+    for at in kills:
+        process = start(folder)
+        wait_for_progress(process, folder, at)
+        process.send_signal(rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
+        finish(process)
+    process = start(folder)
+    out = finish(process)
+    assert process.returncode == 0, out
+    assert metrics(folder) == metrics(uninterrupted)
+
+
+def test_same_seed_same_numbers_and_other_seed_others(uninterrupted, tmp_path):
+    same, other = tmp_path / "same", tmp_path / "other"
+    short = "sequence.cycles=1"
+    for folder, seed in ((same, 0), (other, 1)):
+        process = start(folder, short, f"seed={seed}")
+        assert finish(process) is not None
+        assert process.returncode == 0
+    begin = [line for line in metrics(uninterrupted) if line["step"] < 1200]
+    assert [line for line in metrics(same) if line["step"] < 1200] == begin
+    assert [line for line in metrics(other) if line["step"] < 1200] != begin
+
+
+def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder)
+    wait_for_progress(process, folder, 1500)
+    process.send_signal(signal.SIGTERM)
+    out = finish(process)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert f"go on with: run={folder}" in out
+
+
+def test_other_configuration_is_refused_and_nothing_is_touched(uninterrupted):
+    before = {p: os.stat(p).st_mtime_ns for p in uninterrupted.rglob("*") if p.name != ".lock"}
+    process = start(uninterrupted, "agent.learning_rate=0.5")
+    out = finish(process)
+    assert process.returncode == 2
+    assert out.count("\n") == 1
+    assert "agent.learning_rate" in out
+    after = {p: os.stat(p).st_mtime_ns for p in uninterrupted.rglob("*") if p.name != ".lock"}
+    assert before == after
+
+
+def test_damaged_checkpoint_is_named(uninterrupted, tmp_path):
+    import shutil
+
+    folder = tmp_path / "damaged"
+    shutil.copytree(uninterrupted, folder)
+    newest = max((folder / "checkpoints").iterdir(), key=lambda p: int(p.name))
+    state = newest / "state.pt"
+    data = bytearray(state.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    state.write_bytes(data)
+    process = start(folder)
+    out = finish(process)
+    assert process.returncode == 2, out
+    assert str(state) in out
+    assert "goes on from step" in out
