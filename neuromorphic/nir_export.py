@@ -22,7 +22,7 @@ from errors import UserError
 
 from .compile import network_of
 from .quantise import QuantConfig, QuantLayer, QuantNetwork
-from .spec import LayerSpec, NetworkSpec
+from .spec import LayerSpec
 
 FORMAT = "engram-snn-1"
 DEFAULT_DT = 1e-3  # seconds a time step; only tau depends on it
