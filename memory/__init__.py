@@ -1,6 +1,7 @@
 """Memory: replay of transitions, episodic memory, synaptic consolidation."""
 
+from memory.batches import Batch, SequenceBatch
 from memory.blocks import BlockArray
-from memory.replay import Batch, ReplayBuffer
+from memory.replay import ReplayBuffer
 
-__all__ = ["Batch", "BlockArray", "ReplayBuffer"]
+__all__ = ["Batch", "BlockArray", "ReplayBuffer", "SequenceBatch"]

@@ -18,28 +18,26 @@ def copy_shifted(source, target, width, dy, dx):
     of the whole frame by a constant offset, then the pixels that it brought from the wrong row.
     """
     size = len(source)
-    offset = dy * width + dx
-    low, high = max(0, -offset), size - max(0, offset)
-    for i in range(low, high):
-        target[i] = source[i + offset]
     height = size // width
+    offset = dy * width + dx
+    whole = target[max(0, -offset) : size - max(0, offset)]
+    moved = source[max(0, offset) : size - max(0, -offset)]
+    for i in range(len(whole)):
+        whole[i] = moved[i]
     top, bottom = max(0, -dy), height - max(0, dy)  # rows that have a source of their own
-    if dx > 0:
-        for y in range(top, bottom):
-            edge = source[(y + dy) * width + width - 1]
-            for x in range(width - dx, width):
-                target[y * width + x] = edge
-    elif dx < 0:
-        for y in range(top, bottom):
-            edge = source[(y + dy) * width]
-            for x in range(-dx):
-                target[y * width + x] = edge
+    first, last = (width - dx, width) if dx > 0 else (0, -dx)  # columns that have none
+    inside = width - 1 if dx > 0 else 0
+    rows, origin = target.reshape((height, width)), source.reshape((height, width))
+    for y in range(top, bottom):
+        edge = origin[y + dy, inside]
+        for x in range(first, last):
+            rows[y, x] = edge
     for y in range(top):
         for x in range(width):
-            target[y * width + x] = target[top * width + x]
+            rows[y, x] = rows[top, x]
     for y in range(bottom, height):
         for x in range(width):
-            target[y * width + x] = target[(bottom - 1) * width + x]
+            rows[y, x] = rows[bottom - 1, x]
 
 
 @njit(cache=True)
@@ -81,3 +79,30 @@ def gather_windows(
                 break
         steps[b] = k
         copy_stack(ring, slot, obs_t[b], width, shifts[b, 2], shifts[b, 3])
+
+
+@njit(cache=True)
+def gather_sequences(ring, chosen, width, shifts, frames, action, rewards, terminated, steps, task):
+    """Fill the arrays of a `SequenceBatch` for the slots `chosen` [B]; action [B, K] gives K.
+
+    frames [B, K + 4, P]; a sequence that ends before K steps repeats its last frame.
+    """
+    for b in range(len(chosen)):
+        slot, dy, dx = chosen[b], shifts[b, 0], shifts[b, 1]
+        task[b] = ring.slots[slot].task
+        copy_stack(ring, slot, frames[b, :STACK], width, dy, dx)
+        running, k = True, 0
+        for t in range(action.shape[1]):
+            item = ring.slots[slot]
+            if running:
+                action[b, t], rewards[b, t], terminated[b, t] = (
+                    item.action,
+                    item.reward,
+                    item.terminated,
+                )
+                k += 1
+                if item.next >= 0:
+                    slot = item.next
+                running = not item.terminated and ring.slots[slot].held
+            copy_shifted(ring.frames[slot], frames[b, STACK + t], width, dy, dx)
+        steps[b] = k

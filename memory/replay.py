@@ -10,30 +10,17 @@ N environments, B items of a batch, n rewards of a window.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from errors import UserError
+from memory.batches import Batch, SequenceBatch
 from memory.blocks import BlockArray
-from memory.gather import gather_windows
+from memory.gather import gather_sequences, gather_windows
 from memory.pool import ArrayPool
 from memory.ring import PUSHED, READY, SLOT, STACK, add_step, cut_streams, first_break, make_ring
-from memory.sum_tree import rebuild
-
-
-class Batch(NamedTuple):
-    """B transitions with the rewards of up to n steps."""
-
-    obs_tm1: np.ndarray  # uint8 [B, 4, 84, 84], oldest frame first
-    action_tm1: np.ndarray  # int64 [B]
-    rewards: np.ndarray  # float32 [B, n], raw; zero from `steps` on
-    steps: np.ndarray  # int64 [B]: k <= n, the number of rewards that count
-    terminated: np.ndarray  # bool [B]: the k-th step terminated; nothing bootstraps from obs_t
-    obs_t: np.ndarray  # uint8 [B, 4, 84, 84], k steps later; the last one of a game that is over
-    task: np.ndarray  # int64 [B]
-    indices: np.ndarray  # int64 [B]: names of the transitions, never used twice
-    weights: np.ndarray  # float32 [B]: importance weights, ones without priorities
+from memory.sum_tree import find_leaves, rebuild, set_leaves
 
 
 class ReplayBuffer:
@@ -175,25 +162,16 @@ class ReplayBuffer:
             batch_size: B.
             n_step: n, at most n_step_max.
             rng: the only source of randomness.
-            beta: exponent of the importance weights; they are divided by the batch's greatest.
+            beta: exponent of the importance weights w = (len * P)^-beta, divided by the batch's
+                greatest. Without priorities all weights are 1.
             shift: each stack is moved by its own (dy, dx), uniform in [-shift, shift], the edge
                 pixels repeated (DrQ's augmentation); obs_tm1 and obs_t independently.
 
         The arrays belong to the caller for as long as he holds them.
         """
-        if not 1 <= n_step <= self.n_step_max:
-            raise ValueError(f"n_step={n_step} is not within 1 to n_step_max={self.n_step_max}")
-        if not 0 <= shift < min(self.frame_shape):
-            raise ValueError(f"shift={shift} does not fit frames of {self.frame_shape}")
-        if len(self) == 0:
-            raise ValueError("nothing to draw: no window is complete yet")
-        ring, shape = self._ring, (batch_size, STACK, *self.frame_shape)
-        chosen = ring.ready[rng.integers(len(self), size=batch_size)]
-        weights = np.ones(batch_size, np.float32)
-        if shift:
-            shifts = rng.integers(-shift, shift + 1, size=(batch_size, 4))
-        else:
-            shifts = np.zeros((batch_size, 4), np.int64)
+        self._check("n_step", n_step, shift)
+        chosen, weights = self._draw(batch_size, rng, beta)
+        shape = (batch_size, STACK, *self.frame_shape)
         batch = Batch(
             self._pool.take(shape),
             np.empty(batch_size, np.int64),
@@ -202,14 +180,14 @@ class ReplayBuffer:
             np.empty(batch_size, np.bool_),
             self._pool.take(shape),
             np.empty(batch_size, np.int64),
-            self._numbers(chosen),
+            self._names(chosen),
             weights,
         )
         gather_windows(
-            ring,
+            self._ring,
             chosen,
             self.frame_shape[1],
-            shifts,
+            _shifts(rng, shift, (batch_size, 4)),
             batch.obs_tm1.reshape(batch_size, STACK, -1),
             batch.action_tm1,
             batch.rewards,
@@ -220,7 +198,77 @@ class ReplayBuffer:
         )
         return batch
 
-    def _numbers(self, slots: np.ndarray) -> np.ndarray:
+    def sample_sequences(
+        self, batch_size: int, length: int, rng: np.random.Generator, *, shift: int = 0
+    ) -> SequenceBatch:
+        """Draw, uniformly and with replacement, K = `length` consecutive steps from one stream
+        each, K + 1 observations; K at most n_step_max. A sequence stops at a termination or with
+        its stream. With `shift` all frames of a sequence are moved alike."""
+        self._check("length", length, shift)
+        chosen, _ = self._draw(batch_size, rng, None)
+        batch = SequenceBatch(
+            self._pool.take((batch_size, length + STACK, *self.frame_shape)),
+            np.zeros((batch_size, length), np.int64),
+            np.zeros((batch_size, length), np.float32),
+            np.zeros((batch_size, length), np.bool_),
+            np.empty(batch_size, np.int64),
+            np.empty(batch_size, np.int64),
+            self._names(chosen),
+        )
+        gather_sequences(
+            self._ring,
+            chosen,
+            self.frame_shape[1],
+            _shifts(rng, shift, (batch_size, 2)),
+            batch.frames.reshape(batch_size, length + STACK, -1),
+            *batch[1:4],
+            batch.steps,
+            batch.task,
+        )
+        return batch
+
+    def _check(self, name: str, steps: int, shift: int) -> None:
+        if not 1 <= steps <= self.n_step_max:
+            raise ValueError(f"{name}={steps} is not within 1 to n_step_max={self.n_step_max}")
+        if not 0 <= shift < min(self.frame_shape):
+            raise ValueError(f"shift={shift} does not fit frames of {self.frame_shape}")
+        if len(self) == 0:
+            raise ValueError("nothing to draw: no window is complete yet")
+
+    def _draw(
+        self, count: int, rng: np.random.Generator, beta: float | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Slots int32 [B] and importance weights float32 [B]; beta None: uniform in any case."""
+        ring = self._ring
+        if beta is None or not self.prioritised:
+            chosen = ring.ready[rng.integers(len(self), size=count)]
+            return chosen, np.ones(count, np.float32)
+        # One draw from each of `count` equal parts of the total (Schaul et al., appendix B.2.1).
+        masses = (np.arange(count) + rng.random(count)) * (ring.tree[1] / count)
+        chosen = np.empty(count, np.int32)
+        find_leaves(ring.tree, masses, chosen)
+        leaves = ring.tree[len(ring.tree) // 2 + chosen]
+        return chosen, ((leaves / leaves.min()) ** -beta).astype(np.float32)
+
+    def update_priorities(self, indices: np.ndarray, td_errors: np.ndarray) -> None:
+        """The priority of the transitions named by indices [B] is |td_errors| [B] + epsilon from
+        now on; those that have been overwritten since they were drawn are passed over.
+
+        Raises ValueError without priorities, or if an error is not finite.
+        """
+        if not self.prioritised:
+            raise ValueError("update_priorities() of a buffer with prioritised=False")
+        ring, size = self._ring, len(self._ring.ready)
+        leaves = (np.abs(np.asarray(td_errors, np.float64)) + self.epsilon) ** self.alpha
+        indices = np.asarray(indices, np.int64)
+        if leaves.shape != indices.shape or not np.isfinite(leaves).all():
+            raise ValueError("td_errors are as many as indices, and finite")
+        slots = indices % size
+        there = (indices >= ring.counts[PUSHED] - size) & (ring.place[slots] >= 0)
+        set_leaves(ring.tree, slots[there], leaves[there])
+        ring.top[0] = max(ring.top[0], leaves[there].max(initial=0.0))
+
+    def _names(self, slots: np.ndarray) -> np.ndarray:
         """Names [B] of the transitions that now are in these slots: the count of slots ever
         pushed before theirs."""
         newest = self._ring.counts[PUSHED] - 1
@@ -271,6 +319,11 @@ class ReplayBuffer:
         ring.tree[len(ring.tree) // 2 :] = state["leaves"]
         rebuild(ring.tree)
         self._ring = ring
+
+
+def _shifts(rng: np.random.Generator, shift: int, shape: tuple[int, int]) -> np.ndarray:
+    """Offsets in [-shift, shift]; without a shift nothing is drawn."""
+    return rng.integers(-shift, shift + 1, size=shape) if shift else np.zeros(shape, np.int64)
 
 
 def _checked(name: str, value: Any, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -81,7 +81,7 @@ def make_ring(frames: np.ndarray, num_envs: int, n_max: int, prioritised: bool) 
 
 @njit(cache=True)
 def _same(frame, row):
-    for i in range(len(row)):
+    for i in range(len(row)):  # noqa: SIM110 - numba has no all()
         if frame[i] != row[i]:
             return False
     return True
@@ -236,10 +236,12 @@ def add_step(
 
 @njit(cache=True)
 def cut_streams(ring, obs):
-    """End all running streams at obs [N, 4, P]. After a termination nobody bootstraps, and
-    whether obs still belongs to the stream is not known: then it is not stored."""
+    """End all running streams at obs [N, 4, P], or before it where it does not continue them."""
     for e in range(len(ring.last)):
-        if ring.last[e] >= 0:
-            if not ring.slots[ring.last[e]].terminated:
-                _push(ring, obs[e, STACK - 1], ring.last[e])
+        if ring.last[e] < 0:
+            continue
+        if _continues(ring, e, obs[e]):
+            _push(ring, obs[e, STACK - 1], ring.last[e])
             _end_stream(ring, e)
+        else:
+            _end_unknown(ring, e)

@@ -49,3 +49,17 @@ def find_leaf(tree, mass):
             mass -= tree[node]
             node += 1
     return node - leaves
+
+
+@njit(cache=True)
+def find_leaves(tree, masses, leaves):
+    """`find_leaf` for each of masses [B], into leaves [B]."""
+    for b in range(len(masses)):
+        leaves[b] = find_leaf(tree, masses[b])
+
+
+@njit(cache=True)
+def set_leaves(tree, leaves, values):
+    """`set_leaf` for leaves [B] and values [B]; of equal leaves the last counts."""
+    for b in range(len(leaves)):
+        set_leaf(tree, leaves[b], values[b])
