@@ -1,6 +1,6 @@
 """Keys of real Atari frames for `benchmarks/episodic.py`.
 
-    frames [N,4,84,84] uint8 -> conv (random weights, or a trained encoder) [N,L] -> PCA [N,D] -> unit
+    frames [N,4,84,84] uint8 -> conv (random, or a trained encoder) [N,L] -> PCA [N,D] -> unit
 
 With a random encoder the keys are written down as such in the benchmark's JSON. PCA without
 whitening stands in for the learned key layer: it keeps the directions in which the frames

@@ -9,9 +9,10 @@ A group is an action (or all of them together); each group is searched for its o
 All indices read the memory's own key array, never copy it, and compute the squared distances
 they return directly from it, so equal keys have distance exactly 0.
 
-`ivf` is the inverted file of `memory/cells.py`. The one of faiss is not offered: it needs
-training, goes stale when keys move, and a moved key costs it some hundred times more (see
-benchmarks/results/episodic.json).
+`ivf` is the inverted file of `memory/cells.py`. The one of faiss reads about as fast, but has to
+be trained (seconds, all at once), goes stale when a game or the encoder changes until it is
+trained again, and returns distances that would have to be computed once more; so it is measured
+in benchmarks/episodic.py and not offered.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from errors import UserError
 from memory import cell_search, cell_upkeep, cells, flat
 from memory.hnsw import HnswIndex
 
-# Above this many entries the cells read faster than the exact scan, by benchmarks/episodic.py;
-# below, exact costs nothing extra.
+# Entries per group up to which `auto` scans exactly. The cells are as fast from about 1000 and
+# twice as fast here (crossover_us in benchmarks/results/episodic.json); being exact is worth that.
 FLAT_UP_TO = 2048
 
 
@@ -75,12 +76,12 @@ class FlatIndex:
 class CellIndex:
     """Approximate: inverted file with cells that split and dissolve.
 
-    `effort`: about how many full cells a search visits per group. 4 gives a recall@50 of .97 to
-    .98 from 1e4 to 1e6 keys of Atari frames; the exact comparison covers `spare` candidates more
+    `effort`: about how many full cells a search visits per group. 5 gives a recall@50 of .95 to
+    .99 from 1e4 to 1e6 keys of Atari frames; the exact comparison covers `spare` candidates more
     than are asked for.
     """
 
-    def __init__(self, keys: np.ndarray, groups: int, effort: float = 4.0, spare: int = 10) -> None:
+    def __init__(self, keys: np.ndarray, groups: int, effort: float = 5.0, spare: int = 10) -> None:
         self.effort, self.spare, self.num_groups = float(effort), spare, groups
         self.cells = cells.allocate(keys, groups)
 
