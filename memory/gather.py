@@ -5,6 +5,7 @@ B items, n rewards, P = H * W pixels.
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
 from memory.ring import STACK
@@ -28,10 +29,11 @@ def copy_shifted(source, target, width, dy, dx):
     first, last = (width - dx, width) if dx > 0 else (0, -dx)  # columns that have none
     inside = width - 1 if dx > 0 else 0
     rows, origin = target.reshape((height, width)), source.reshape((height, width))
-    for y in range(top, bottom):
-        edge = origin[y + dy, inside]
-        for x in range(first, last):
-            rows[y, x] = edge
+    edge = origin[top + dy : bottom + dy, inside]
+    for x in range(first, last):
+        column = rows[top:bottom, x]
+        for y in range(len(column)):
+            column[y] = edge[y]
     for y in range(top):
         for x in range(width):
             rows[y, x] = rows[top, x]
@@ -41,16 +43,50 @@ def copy_shifted(source, target, width, dy, dx):
 
 
 @njit(cache=True)
-def copy_stack(ring, slot, target, width, dy, dx):
-    """The four frames that the environment showed at `slot`, oldest first, to target [4, P]."""
-    for f in range(STACK - 1, -1, -1):
+def stack_slots(ring, chosen):
+    """int32 [B, 4]: slots of the frames that the environment showed at `chosen` [B], oldest
+    first."""
+    slots = np.empty((len(chosen), STACK), np.int32)
+    slots[:, STACK - 1] = chosen
+    for f in range(STACK - 2, -1, -1):  # one link of all stacks at a time: their waits overlap
+        for b in range(len(chosen)):
+            slots[b, f] = ring.slots[slots[b, f + 1]].prev
+    return slots
+
+
+@njit(cache=True)
+def copy_stack(frames, slots, target, width, dy, dx):
+    """The frames at `slots` [4], shifted alike, to target [4, P]."""
+    for f in range(STACK):
         if dy == 0 and dx == 0:
-            source, row = ring.frames[slot], target[f]
+            source, row = frames[slots[f]], target[f]
             for i in range(len(source)):
                 row[i] = source[i]
         else:
-            copy_shifted(ring.frames[slot], target[f], width, dy, dx)
-        slot = ring.slots[slot].prev
+            copy_shifted(frames[slots[f]], target[f], width, dy, dx)
+
+
+@njit(cache=True)
+def walk_windows(ring, chosen, action, rewards, steps, terminated, task):
+    """Everything of a `Batch` but the pixels; returns the slots int32 [B] of obs_t.
+
+    A window ends with its first termination, with its stream, or after n rewards.
+    """
+    ends = chosen.copy()
+    running = np.ones(len(chosen), np.bool_)
+    for k in range(rewards.shape[1]):
+        for b in range(len(chosen)):
+            if not running[b]:
+                continue
+            item = ring.slots[ends[b]]
+            if k == 0:
+                action[b], task[b] = item.action, item.task
+            rewards[b, k] = item.reward
+            steps[b], terminated[b] = k + 1, item.terminated
+            if item.next >= 0:  # else a terminated game: obs_t is its last observation
+                ends[b] = item.next
+            running[b] = not item.terminated and ring.slots[ends[b]].held
+    return ends
 
 
 @njit(cache=True)
@@ -59,26 +95,13 @@ def gather_windows(
 ):
     """Fill the arrays of a `Batch` for the slots `chosen` [B].
 
-    rewards [B, n] gives n; shifts int64 [B, 4] are dy, dx of obs_tm1 and of obs_t. A window ends
-    with its first termination, with its stream, or after n rewards.
+    rewards [B, n] gives n; shifts int64 [B, 4] are dy, dx of obs_tm1 and of obs_t.
     """
-    n = rewards.shape[1]
+    ends = walk_windows(ring, chosen, action, rewards, steps, terminated, task)
+    before, after = stack_slots(ring, chosen), stack_slots(ring, ends)
     for b in range(len(chosen)):
-        slot = chosen[b]
-        task[b], action[b] = ring.slots[slot].task, ring.slots[slot].action
-        copy_stack(ring, slot, obs_tm1[b], width, shifts[b, 0], shifts[b, 1])
-        k = 0
-        while True:
-            item = ring.slots[slot]
-            rewards[b, k] = item.reward
-            k += 1
-            if item.next >= 0:  # else a terminated game: obs_t is its last observation
-                slot = item.next
-            if item.terminated or k == n or not ring.slots[slot].held:
-                terminated[b] = item.terminated
-                break
-        steps[b] = k
-        copy_stack(ring, slot, obs_t[b], width, shifts[b, 2], shifts[b, 3])
+        copy_stack(ring.frames, before[b], obs_tm1[b], width, shifts[b, 0], shifts[b, 1])
+        copy_stack(ring.frames, after[b], obs_t[b], width, shifts[b, 2], shifts[b, 3])
 
 
 @njit(cache=True)
@@ -87,10 +110,11 @@ def gather_sequences(ring, chosen, width, shifts, frames, action, rewards, termi
 
     frames [B, K + 4, P]; a sequence that ends before K steps repeats its last frame.
     """
+    before = stack_slots(ring, chosen)
     for b in range(len(chosen)):
         slot, dy, dx = chosen[b], shifts[b, 0], shifts[b, 1]
         task[b] = ring.slots[slot].task
-        copy_stack(ring, slot, frames[b, :STACK], width, dy, dx)
+        copy_stack(ring.frames, before[b], frames[b, :STACK], width, dy, dx)
         running, k = True, 0
         for t in range(action.shape[1]):
             item = ring.slots[slot]
