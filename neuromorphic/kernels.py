@@ -17,6 +17,7 @@ Slices are taken before inner loops: numba then emits vector code.
 import numpy as np
 from numba import int32, njit
 
+from .borrow import borrow
 from .program import (
     BLOCK,
     CHANNELS,
@@ -105,9 +106,15 @@ def deliver(
     Returns the synaptic operations: synapses that carried a spike.
     """
     i = 0
+    place = 0
+    first = 0
     while i < count:
-        place = spikes[i] // in_channels
-        first = place * in_channels
+        if spikes[i] >= first + in_channels:  # mostly the next place: then no division
+            place += 1
+            first += in_channels
+            if spikes[i] >= first + in_channels:
+                place = spikes[i] // in_channels
+                first = place * in_channels
         stop = i + 1
         while stop < count and spikes[stop] < first + in_channels:
             stop += 1
@@ -272,6 +279,15 @@ def _count_different(words, other):
 
 
 @njit(cache=True, boundscheck=False)
+def _count_lit(words):
+    """How many eight-byte words are not zero."""
+    lit = 0
+    for i in range(len(words)):
+        lit += words[i] != 0
+    return lit
+
+
+@njit(cache=True, boundscheck=False)
 def present(
     frame, frame_words, last, last_words, weights, channels, window_ptr, window_input, window_row,
     reach_ptr, reach_out, event_units, drive, events, entered, dirty, rows, values, stats,
@@ -287,9 +303,14 @@ def present(
         everything = different * 4 > len(frame_words)
         if everything:
             dirty[:] = 1
-            entered[0] = 0
-            for i in range(len(reach_ptr) - 1):
-                entered[0] += event_units[frame[i]]
+            count = 0
+            if event_units[255] == 1:  # one event a value: counted in vector code
+                for i in range(len(reach_ptr) - 1):
+                    count += frame[i] != 0
+            else:
+                for i in range(len(reach_ptr) - 1):
+                    count += event_units[frame[i]]
+            entered[0] = count
         else:
             dirty[:] = 0
             for word in range(len(frame_words)):
@@ -343,6 +364,12 @@ def run_program(
     layer_spikes int64 [B, layers], neuron_spikes int32 [neurons], stats int64 [layers,
     STATISTICS], raster uint8 [B, T, neurons] or of length 0.
     """
+    frames, frame_words = borrow(frames), borrow(frame_words)
+    weights, keep, rest_spikes = borrow(weights), borrow(keep), borrow(rest_spikes)
+    static64, static32, state64 = borrow(static64), borrow(static32), borrow(state64)
+    state32, state8, state_words = borrow(state32), borrow(state8), borrow(state_words)
+    latent, layer_spikes, raster = borrow(latent), borrow(layer_spikes), borrow(raster)
+    neuron_spikes, stats = borrow(neuron_spikes), borrow(stats)
     layers, steps = shape[0], frames.shape[1]
     layout = _part(static64, bounds64, 0).reshape((layers, shape[1]))
     pair_ptr = _part(static64, bounds64, 1)
@@ -381,10 +408,9 @@ def run_program(
     first_drive = drive[: first_places * channels]
     for decision in range(len(frames)):
         # start from the last image or from black, whichever is nearer: same bits, less work
-        black = 0
-        for word in frame_words[decision, 0]:
-            black += word != 0
-        if black < _count_different(frame_words[decision, 0], last_words):
+        if _count_lit(frame_words[decision, 0]) < _count_different(
+            frame_words[decision, 0], last_words
+        ):
             last_words[:] = 0
             first_drive[:] = 0
             events[:] = 0
