@@ -1,7 +1,7 @@
 """Single games at 100k agent steps against the published scores.
 
-    python benchmarks/atari100k.py train --jobs 2            # runs/atari100k/<game>-<encoder>-s<seed>
-    python benchmarks/atari100k.py collect                   # benchmarks/results/atari100k.json
+    python benchmarks/atari100k.py train --jobs 2     # runs/atari100k/<game>-<encoder>-s<seed>
+    python benchmarks/atari100k.py collect            # benchmarks/results/atari100k.json
 
 Both commands may be given on different machines, and training goes on where it was stopped. The
 score of a run is the mean of its last evaluation, made with the final weights.
@@ -69,7 +69,7 @@ def collect(args: argparse.Namespace) -> None:
     """Read every finished run and write one JSON."""
     runs, manifest = [], {}
     for folder in sorted(p.parent for p in RUNS.glob("*/metrics.jsonl")):
-        lines = [json.loads(line) for line in open(folder / "metrics.jsonl")]
+        lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
         evals = [x for x in lines if x["kind"] == "eval"]
         if not any(x["kind"] == "task" and x["event"] == "end" for x in lines):
             print(f"{folder.name}: not finished, left out")

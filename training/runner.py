@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from training.checkpoint import CheckpointStore
 
 from agents.agent import Agent, Transition
 from envs import Task, TaskSequence
 from errors import UserError
+from training.checkpoint import CheckpointStore
 
 
 class Interrupted(Exception):
@@ -207,9 +207,7 @@ class Runner:
         self.display.note("evaluating all games")
         last = p.visit == len(self.sequence) - 1 and p.visit_step >= self.sequence[p.visit].steps
         evaluator = self.final_evaluator if last else self.evaluator
-        results = evaluator.evaluate_all(
-            lambda obs, game: self.agent.eval_policy(obs, game.index)
-        )
+        results = evaluator.evaluate_all(lambda obs, game: self.agent.eval_policy(obs, game.index))
         visit = min(p.visit, len(self.sequence) - 1)
         for game, result in results.items():
             returns = [float(r) for r in result.returns]

@@ -1,0 +1,122 @@
+"""The command line as users meet it: presets, published sequences, mistakes."""
+
+import json
+
+import pytest
+
+import train
+
+TINY = [
+    "sequence.steps_per_task=80",
+    "sequence.cycles=1",
+    "eval.every=100000",
+    "eval.episodes=1",
+    "eval.num_envs=1",
+    "eval.max_steps=8",
+    "checkpoint.every=100000",
+    "log_every=40",
+    "agent.learn_start=40",
+    "agent.batch_size=8",
+    "agent.replay_capacity=1000",
+    "device=cpu",
+    "display=off",
+]
+
+
+def run(tmp_path, *argv):
+    folder = tmp_path / "run"
+    code = train.main([*TINY, *argv, f"run={folder}"])
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return code, lines
+
+
+@pytest.mark.parametrize("agent", ["reactive", "drq", "der", "dqn"])
+def test_every_agent_preset_makes_a_gradient_step(tmp_path, agent):
+    code, lines = run(
+        tmp_path, f"agent={agent}", "sequence.games=[pong]", "agent.updates_per_step=0.25"
+    )
+    assert code == 0
+    last = [line for line in lines if line["kind"] == "train"][-1]
+    assert last["loss/total"] > 0
+    assert last["loss/grad_norm"] > 0 if "loss/grad_norm" in last else agent == "dqn"
+
+
+@pytest.mark.parametrize("encoder", ["encoder.size=nature", "encoder.size=impala"])
+@pytest.mark.parametrize("kind", ["spiking", "conv"])
+def test_every_encoder_size_makes_a_gradient_step(tmp_path, encoder, kind):
+    code, lines = run(
+        tmp_path,
+        f"encoder={kind}",
+        encoder,
+        "sequence.games=[krull]",
+        "agent.updates_per_step=0.05",
+        "agent.hidden=16",
+    )
+    assert code == 0
+    assert [line for line in lines if line["kind"] == "train"][-1]["loss/grad_norm"] > 0
+
+
+@pytest.mark.parametrize(
+    ("sequence", "count"),
+    [
+        ("cora", 6),
+        ("progress_and_compress", 6),
+        ("ewc10", 10),
+        ("modes_space_invaders", 10),
+        ("modes_freeway", 8),
+    ],
+)
+def test_published_sequences_run(tmp_path, sequence, count):
+    code, lines = run(
+        tmp_path, f"sequence={sequence}", "sequence.steps_per_task=24", "agent.hidden=16"
+    )
+    assert code == 0
+    assert sum(line["kind"] == "task" and line["event"] == "end" for line in lines) == count
+    assert len({line["game"] for line in lines if line["kind"] == "eval"}) == count
+
+
+def test_machado_protocol_and_difficulty(tmp_path):
+    code, lines = run(
+        tmp_path, "protocol=machado2018", "sequence.games=[freeway-m2-d1,pong]", "agent.hidden=16"
+    )
+    assert code == 0
+    assert {line["game"] for line in lines if line["kind"] == "eval"} == {"freeway-m2-d1", "pong"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (["sequence.games=[pogn]"], "pong"),
+        (["sequence.games=[pong-m77]"], "mode 77"),
+        (["agent.lerning_rate=1"], "agent.learning_rate"),
+        (["agent.batch_size=0"], "agent.batch_size"),
+        (["device=cuda"], "device=cpu"),
+        (["run=pyproject.toml/x"], "pyproject.toml"),
+    ],
+)
+def test_mistakes_give_one_line_and_status_two(tmp_path, monkeypatch, capsys, argv, word):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("")
+    if argv == ["device=cuda"]:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert train.main([*argv, "display=off"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert word in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_nan_in_the_loss_keeps_what_was_there(tmp_path, capsys):
+    folder = tmp_path / "run"
+    argv = [*TINY, "sequence.games=[catch]", "agent.learning_rate=1e38", "agent.max_grad_norm=0"]
+    assert train.main([*argv, "agent.updates_per_step=1", f"run={folder}"]) == 2
+    assert "agent.learning_rate" in capsys.readouterr().err
+    assert (folder / "checkpoints" / "0" / "manifest.json").exists()
+
+
+def test_help_lists_groups_and_keys(capsys):
+    assert train.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "quickstart" in out
+    assert "sequence.steps_per_task=" in out
