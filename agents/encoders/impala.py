@@ -129,9 +129,7 @@ class ImpalaSpikingEncoder(_Impala):
     def _fire(self, lif: LIF, drive: Tensor) -> tuple[Tensor, Tensor]:
         """Spikes [T, B, H, W, C] and their mean."""
         if self.config.fused and not self.config.k_wta and fused_lif.fits(drive):
-            return fused_lif.FusedLIF.apply(
-                drive, lif.leak_logit, lif.log_threshold, lif.surrogate
-            )
+            return fused_lif.FusedLIF.apply(drive, lif.leak_logit, lif.log_threshold, lif.surrogate)
         spikes = lif(drive)
         return spikes, spikes.mean()
 

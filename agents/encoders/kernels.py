@@ -13,6 +13,7 @@ Sums run in a fixed order on one thread: the same inputs give the same bits.
 
 from __future__ import annotations
 
+# vector.py bf0c7630df7f (a change there must reach numba's cache of this file; a test checks)
 import numpy as np
 from numba import njit
 
@@ -300,7 +301,7 @@ def event_backward(
 
 @njit(cache=True, inline="always")
 def _scatter(transposed, active, values, n, column, span, width, down, target):
-    """down[target:] += sum over n active channels of value * transposed[channel, column:], `span`."""
+    """down[target:] += sum over n active channels of value * transposed[channel, column:]."""
     end = column + span
     if span == 10 * LANES:
         add_scaled_rows(transposed, active, values, n, column, width, down, target, 10)
@@ -338,7 +339,16 @@ def image_backward(
                 last += out
             at[t] = last
         _gradient_of_drive(
-            drive, at, upstream, up_base + p * out, positions * out, every, lif, out, sums, boxcar,
+            drive,
+            at,
+            upstream,
+            up_base + p * out,
+            positions * out,
+            every,
+            lif,
+            out,
+            sums,
+            boxcar,
             gradient,
         )
         for t in range(STEPS - 1, -1, -1):

@@ -9,6 +9,7 @@ that layer's patch matrix without moving a number.
 
 from __future__ import annotations
 
+# vector.py bf0c7630df7f (a change there must reach numba's cache of this file; a test checks)
 import torch
 from numba import njit
 from torch import Tensor
@@ -79,4 +80,3 @@ class PatchTwin(torch.autograd.Function):
         g1 = torch.ops.aten.threshold_backward(g1, hidden, 0).view(len(patches), -1)
         grad_w1 = (g1.t() @ patches).mul_(ctx.pixel).view(ctx.shape)
         return None, None, None, grad_w1, g1.sum(0), grad_w2, g2.sum(0)
-

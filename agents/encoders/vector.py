@@ -32,9 +32,7 @@ class _Emit:
 
     def data(self, i: int):
         """Data pointer of the i-th argument, an array."""
-        return self.context.make_array(self.types[i])(
-            self.context, self.builder, self.args[i]
-        ).data
+        return self.context.make_array(self.types[i])(self.context, self.builder, self.args[i]).data
 
     def index(self, i: int):
         """The i-th argument, an integer, as i64."""
@@ -293,7 +291,7 @@ def list_patterns(typingctx, m0, m1, m2, m3, first, rows, patterns, at):
 
 @intrinsic
 def pattern_table(typingctx, gradient, column, width, table, n):
-    """table[m * 16 n:] = sum of gradient[t * width + column:] over the set bits t of m, m = 1..15."""
+    """table[m * 16 n:] = sum of gradient[t * width + column:] over the set bits t of m < 16."""
     if not _literal(n):
         return None
 
