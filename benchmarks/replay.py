@@ -11,6 +11,7 @@ by numpy.take, which is what the memory allows at best. The checkpoint holds, be
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -162,6 +163,7 @@ def main() -> None:
         "add_us_per_agent_step": round(1e6 * add_seconds / (CAPACITY + 10_000), 2),
         "memory_bytes": {"empty": empty, "full": full},
         "checkpoint": time_checkpoints(uniform, stream, where),
+        "load_average_1_min": round(os.getloadavg()[0], 1),
         "versions": versions(),
         "machine": machine(),
     }
