@@ -51,13 +51,13 @@ class CoreProgram:
     placement: Placement
     core: CoreSpec
 
-    def latent_order(self) -> np.ndarray | None:
-        """Where each latent value lies in the core's order; None where they agree."""
+    def latent_index(self) -> np.ndarray:
+        """int32 [L]: the neuron, in the core's order, that each latent value counts."""
         channels, height, width = self.network.spec.shapes()[-1]
-        if self.network.spec.latent_order == "hwc" or height * width == 1 or channels == 1:
-            return None
         order = np.arange(height * width * channels).reshape(height, width, channels)
-        return order.transpose(2, 0, 1).ravel()
+        if self.network.spec.latent_order == "chw":
+            order = order.transpose(2, 0, 1)
+        return (order.ravel() + self.flat.layout[-1, NEURONS]).astype(np.int32)
 
     def ledger(self, statistics: np.ndarray, neuron_spikes: np.ndarray, decisions: int) -> Ledger:
         """Statistics [layers, STATISTICS] and spikes [neurons] of `decisions` as a ledger."""

@@ -81,7 +81,7 @@ class EventCore:
             *pack(
                 np.int32,
                 flat.pair_out, flat.pair_tap, flat.window_input, flat.window_row, flat.reach_out,
-                flat.bias, flat.threshold, flat.rest_v,
+                flat.bias, flat.threshold, flat.rest_v, program.latent_index(),
             ),
         )  # fmt: skip
         widest = int((layout[:, POSITIONS] * layout[:, CHANNELS]).max()) + 8
@@ -90,15 +90,17 @@ class EventCore:
         # events, entered, rows, received | v, drive, spikes twice, values, mail | ...
         state64 = pack(np.int64, places, 1, longest, flat.places)
         state32 = pack(np.int32, flat.neurons, flat.neurons, widest, widest, longest, flat.mail)
-        # ... | last image, fired, touched, live; the first two are read by eight as well
+        # ... | last image, fired, touched, live, counts; the first two are read by eight as well
         state8, bounds8 = pack(
-            np.uint8, self._padded, flat.neurons, flat.places, flat.places, -2 * flat.places % 8
-        )
+            np.uint8,
+            self._padded, flat.neurons, flat.places, flat.places, flat.neurons,
+            -2 * flat.places % 8,
+        )  # fmt: skip
+        narrow = np.zeros(int(layout[:, CHANNELS].max()), np.int16)
         self._arrays = (
             self._shape, flat.weights, flat.keep, flat.rest_spikes, *static,
-            *state64, *state32, state8, state8.view(np.uint64), bounds8,
+            *state64, *state32, narrow, state8, state8.view(np.uint64), bounds8,
         )  # fmt: skip
-        self._latent_order = program.latent_order()
 
     def run(self, frames: np.ndarray, record: bool = False) -> CoreResult:
         """Decide for frames uint8 [T, H, W], [T, C, H, W] or a batch of them, oldest first.
@@ -119,8 +121,6 @@ class EventCore:
             batch, batch.view(np.uint64), *self._arrays,
             latent, layer_spikes, neuron_spikes, statistics, raster,
         )  # fmt: skip
-        if self._latent_order is not None:
-            latent = latent[:, self._latent_order]
         if single:
             latent, layer_spikes = latent[0], layer_spikes[0]
         return CoreResult(

@@ -47,29 +47,39 @@ from .program import (
 ) = range(7)
 STATISTICS = 7
 
+NARROW_ROWS = 256  # 256 weights of at most 127 stay within 16 bits
 _EDGE = 1 << 23
 _MASK = (1 << 24) - 1
 _V_MAX = (1 << 23) - 1
 
 
 @njit(cache=True, boundscheck=False)
-def add_rows(weights, rows, count, channels, drive):
-    """drive [C] += the weight rows named by rows[:count]."""
+def add_rows(weights, rows, count, channels, drive, narrow):
+    """drive [C] += the weight rows named by rows[:count].
+
+    Summed in int16 `narrow` [C], twice as many a vector, for as long as that holds them.
+    """
     k = 0
-    while k + 4 <= count:
-        i0, i1 = rows[k] * channels, rows[k + 1] * channels
-        i2, i3 = rows[k + 2] * channels, rows[k + 3] * channels
-        w0, w1 = weights[i0 : i0 + channels], weights[i1 : i1 + channels]
-        w2, w3 = weights[i2 : i2 + channels], weights[i3 : i3 + channels]
-        for j in range(channels):
-            drive[j] += w0[j] + w1[j] + w2[j] + w3[j]
-        k += 4
     while k < count:
-        i0 = rows[k] * channels
-        w0 = weights[i0 : i0 + channels]
+        stop = min(count, k + NARROW_ROWS)
         for j in range(channels):
-            drive[j] += w0[j]
-        k += 1
+            narrow[j] = 0
+        while k + 4 <= stop:
+            i0, i1 = rows[k] * channels, rows[k + 1] * channels
+            i2, i3 = rows[k + 2] * channels, rows[k + 3] * channels
+            w0, w1 = weights[i0 : i0 + channels], weights[i1 : i1 + channels]
+            w2, w3 = weights[i2 : i2 + channels], weights[i3 : i3 + channels]
+            for j in range(channels):
+                narrow[j] += w0[j] + w1[j] + w2[j] + w3[j]
+            k += 4
+        while k < stop:
+            i0 = rows[k] * channels
+            w0 = weights[i0 : i0 + channels]
+            for j in range(channels):
+                narrow[j] += w0[j]
+            k += 1
+        for j in range(channels):
+            drive[j] += narrow[j]
 
 
 @njit(cache=True, boundscheck=False)
@@ -97,7 +107,7 @@ def add_scaled_rows(weights, rows, values, count, channels, drive):
 @njit(cache=True, boundscheck=False)
 def deliver(
     spikes, count, in_channels, channels, weights, pair_ptr, pair_out, pair_tap,
-    drive, touched, mail, received,
+    drive, touched, mail, received, narrow,
 ):  # fmt: skip
     """Expand the active inputs spikes[:count] (ascending) into drive [P, C] and touched [P].
 
@@ -135,13 +145,27 @@ def deliver(
             touched[out] = 1
             line = drive[out * channels : (out + 1) * channels]
             line[:] = 0
-            add_rows(weights, mail[out], n, channels, line)
+            add_rows(weights, mail[out], n, channels, line, narrow)
             delivered += n
             received[out] = 0
         elif touched[out]:
             touched[out] = 0
             drive[out * channels : (out + 1) * channels] = 0
     return delivered * channels
+
+
+@njit(cache=True, boundscheck=False)
+def update_first(v, drive, bias, threshold, shift, fired):
+    """`update_bounded` for membranes at zero. Returns saturations."""
+    clips = int32(0)
+    for j in range(len(v)):
+        free = int32(int32(drive[j] << shift) + bias[j])
+        held = int32(min(max(free, int32(-_V_MAX)), int32(_V_MAX)))
+        clips = int32(clips + int32(free != held))
+        spike = held > threshold[j]
+        fired[j] = spike
+        v[j] = int32(0) if spike else held
+    return clips
 
 
 @njit(cache=True, boundscheck=False)
@@ -215,11 +239,12 @@ def _collect(fired, words, start, stop, spikes, count):
 @njit(cache=True, boundscheck=False)
 def sweep(
     t, row, v, drive, fired, words, touched, live, keep, bias, threshold,
-    rest_v, rest_spikes, rest_count, rest_clips, spikes, neuron_spikes, stats,
+    rest_v, rest_spikes, rest_count, rest_clips, spikes, counts, stats,
 ):  # fmt: skip
     """Step t of one layer; arrays are the layer's own. Returns the number of spikes.
 
     touched [P]: positions that got an event in this step. live [P]: ever in this decision.
+    counts uint8 [P * C]: spikes of each neuron in this decision.
     """
     positions, channels, block = row[POSITIONS], row[CHANNELS], row[BLOCK]
     shift = row[SHIFT]
@@ -234,7 +259,7 @@ def sweep(
                 for c in range(channels):
                     if rest_spikes[t * channels + c]:
                         spikes[count] = p * channels + c
-                        neuron_spikes[p * channels + c] += 1
+                        counts[p * channels + c] += 1
                         count += 1
             p += 1
             continue
@@ -255,13 +280,15 @@ def sweep(
                 v[a:b], drive[a:b], keep, bias, threshold, shift, fired[a:b]
             )
             stats[WRAPS] += wraps
+        elif t == 0:
+            clips = update_first(v[a:b], drive[a:b], bias, threshold, shift, fired[a:b])
         else:
             clips = update_bounded(v[a:b], drive[a:b], keep, bias, threshold, shift, fired[a:b])
         stats[SATURATIONS] += clips
         count = _collect(fired, words, a, b, spikes, count)
-        run_fired, run_spikes = fired[a:b], neuron_spikes[a:b]
+        run_fired, run_counts = fired[a:b], counts[a:b]
         for j in range(b - a):
-            run_spikes[j] += run_fired[j]
+            run_counts[j] += run_fired[j]
     stats[SATURATIONS] += resting * rest_clips[t]
     stats[DRIVEN_UPDATES] += driven * channels
     stats[IDLE_UPDATES] += (positions - driven) * channels
@@ -354,7 +381,8 @@ def _part(packed, bounds, i):
 @njit(cache=True, boundscheck=False)
 def run_program(
     frames, frame_words, shape, weights, keep, rest_spikes, static64, bounds64, static32, bounds32,
-    state64, state_bounds64, state32, state_bounds32, state8, state_words, state_bounds8,
+    state64, state_bounds64, state32, state_bounds32, narrow, state8, state_words,
+    state_bounds8,
     latent, layer_spikes, neuron_spikes, stats, raster,
 ):  # fmt: skip
     """All decisions of a batch. frames uint8 [B, T, padded inputs], frame_words the same by eight.
@@ -368,6 +396,7 @@ def run_program(
     weights, keep, rest_spikes = borrow(weights), borrow(keep), borrow(rest_spikes)
     static64, static32, state64 = borrow(static64), borrow(static32), borrow(state64)
     state32, state8, state_words = borrow(state32), borrow(state8), borrow(state_words)
+    narrow = borrow(narrow)
     latent, layer_spikes, raster = borrow(latent), borrow(layer_spikes), borrow(raster)
     neuron_spikes, stats = borrow(neuron_spikes), borrow(stats)
     layers, steps = shape[0], frames.shape[1]
@@ -386,6 +415,7 @@ def run_program(
     bias = _part(static32, bounds32, 5)
     threshold = _part(static32, bounds32, 6)
     rest_v = _part(static32, bounds32, 7)
+    latent_index = _part(static32, bounds32, 8)
     events = _part(state64, state_bounds64, 0)
     entered = _part(state64, state_bounds64, 1)
     rows = _part(state64, state_bounds64, 2)
@@ -402,6 +432,7 @@ def run_program(
     fired_words = state_words[state_bounds8[1] // 8 : state_bounds8[2] // 8]
     touched = _part(state8, state_bounds8, 2)
     live = _part(state8, state_bounds8, 3)
+    counts = _part(state8, state_bounds8, 4)
 
     channels = layout[0, CHANNELS]
     first_places = layout[0, POSITIONS]
@@ -416,6 +447,7 @@ def run_program(
             events[:] = 0
             entered[0] = 0
         live[:] = 0
+        counts[:] = 0
         for t in range(steps):
             present(
                 frames[decision, t], frame_words[decision, t], last, last_words, weights, channels,
@@ -437,7 +469,7 @@ def run_program(
                     stats[number, SYNAPTIC_OPS] += deliver(
                         source, count, row[IN_CHANNELS], c_out, weights[w0:],
                         pair_ptr[row[PAIRS] :], pair_out, pair_tap, own_drive, own_touched,
-                        mail[m0:m1].reshape((positions, row[ROWS])), received[p0:p1],
+                        mail[m0:m1].reshape((positions, row[ROWS])), received[p0:p1], narrow,
                     )  # fmt: skip
                 q0 = row[PARAMS]
                 r0 = row[RESTING]
@@ -445,13 +477,15 @@ def run_program(
                     t, row, v[n0:n1], own_drive, fired[n0:n1], fired_words[n0 // 8 :], own_touched,
                     live[p0:p1], keep[q0:], bias[q0:], threshold[q0:], rest_v[r0:],
                     rest_spikes[r0:], rest_count[number], rest_clips[number], target,
-                    neuron_spikes[n0:n1], stats[number],
+                    counts[n0:n1], stats[number],
                 )  # fmt: skip
                 layer_spikes[decision, number] += count
-                if number == layers - 1:
-                    for i in range(count):
-                        latent[decision, target[i]] += 1
                 if len(raster):
                     for i in range(count):
                         raster[decision, t, n0 + target[i]] = 1
                 source, target = target, source
+        for i in range(len(neuron_spikes)):
+            neuron_spikes[i] += counts[i]
+        own_latent = latent[decision]
+        for i in range(len(own_latent)):
+            own_latent[i] = counts[latent_index[i]]

@@ -139,8 +139,8 @@ class NetworkSpec:
             raise UserError("the network has no layers; give at least one")
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
             raise UserError(f"input_shape {self.input_shape} is not (C, H, W)")
-        if self.time_steps < 1:
-            raise UserError(f"time_steps={self.time_steps} must be at least 1")
+        if not 1 <= self.time_steps <= 255:
+            raise UserError(f"time_steps={self.time_steps} must lie in 1..255")
         if self.input != "frames":
             raise UserError(f"input '{self.input}' is not supported; use 'frames' (uint8)")
         if self.latent_order not in ("chw", "hwc"):
