@@ -2,8 +2,9 @@
 
     program = compile_encoder(encoder, CoreSpec.loihi1())
 
-`encoder` is anything with a method `layers_spec() -> NetworkSpec`, a NetworkSpec, a QuantNetwork
-or a quantised twin. Spikes do not depend on the core: a core only limits what fits, and how.
+`encoder` is anything with a method `layers_spec()` (see `spec.network_from_layers`), a NetworkSpec,
+a QuantNetwork or a quantised twin. Spikes do not depend on the core: a core only limits what
+fits, and how.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .limits import CoreSpec
 from .placement import Placement, place
 from .program import CHANNELS, NEURONS, POSITIONS, FlatProgram, flatten
 from .quantise import QuantConfig, QuantNetwork, quantise
-from .spec import CompileError, NetworkSpec
+from .spec import CompileError, NetworkSpec, network_from_layers
 from .tiling import LayerCut, cut_layer
 
 _COLUMNS = {
@@ -95,7 +96,12 @@ def network_of(encoder: object, quant: QuantConfig | None = None) -> QuantNetwor
     if hasattr(encoder, "quantised"):
         return network_of(encoder.quantised(), quant)
     if hasattr(encoder, "layers_spec"):
-        encoder = encoder.layers_spec()
+        try:
+            encoder = encoder.layers_spec()
+        except NotImplementedError as error:
+            raise UserError(f"encoder: cannot run on the event core: {error}") from None
+        if isinstance(encoder, list | tuple):
+            encoder = network_from_layers(encoder)
     if not isinstance(encoder, NetworkSpec):
         raise UserError(
             f"encoder: {type(encoder).__name__} cannot run on the event core; "
@@ -139,8 +145,8 @@ def recompile(program: CoreProgram, encoder: object) -> CoreProgram:
     """
     network = network_of(encoder, None if hasattr(encoder, "quantised") else program.network.config)
     same = network.spec.shapes() == program.network.spec.shapes() and all(
-        (a.kind, a.weight.shape, a.stride, a.padding)
-        == (b.kind, b.weight.shape, b.stride, b.padding)
+        (a.kind, a.weight.shape, a.stride, a.padding, a.crop)
+        == (b.kind, b.weight.shape, b.stride, b.padding, b.crop)
         for a, b in zip(network.layers, program.network.layers)
     )
     if not same or len(network.layers) != len(program.network.layers):

@@ -96,14 +96,19 @@ def _nodes_and_edges(network: QuantNetwork, dt: float, nir) -> tuple[dict, list]
 
 
 def _conv(layer: LayerSpec, below: tuple, number: int, nir):
-    if layer.kernel[0] != layer.kernel[1]:
+    """NIR has no crop; zero rows and columns around the kernel say the same."""
+    top, bottom, left, right = layer.crop
+    if any(layer.crop) and any(layer.padding):
+        raise UserError(f"layer {number}: NIR cannot express crop with padding; use one of them")
+    weight = np.pad(layer.weight, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    if weight.shape[2] != weight.shape[3]:
         # nir 1.0 takes the kernel's height for its width when it works out shapes
         raise UserError(
-            f"layer {number}: NIR cannot express a {layer.kernel} kernel; use a square one"
+            f"layer {number}: NIR cannot express a {weight.shape[2:]} kernel; use a square one"
         )
     return nir.Conv2d(
         input_shape=below[1:],
-        weight=layer.weight.copy(),
+        weight=weight,
         stride=layer.stride,
         padding=layer.padding,
         dilation=1,
@@ -146,6 +151,7 @@ def _integers(layer: LayerSpec, integers: QuantLayer) -> dict:
     """The core's own parameters; `leak` exactly, since 1 - dt/tau loses its last bits."""
     return {
         "leak": layer.leak.copy(),
+        "crop": np.array(layer.crop),
         "weight_levels": integers.weight.copy(),
         "weight_exponent": int(integers.exponent),
         "bias_mantissa": integers.bias_mantissa.copy(),

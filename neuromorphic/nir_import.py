@@ -188,7 +188,10 @@ class _Reader:
             leak, gain = exact, np.ones_like(gain)
         elif np.allclose(gain, 1.0, TOLERANCE, 0):
             gain = np.ones_like(gain)
-        weight = synapses["weight"]
+        weight, crop = synapses["weight"], (0, 0, 0, 0)
+        if integers is not None and synapses["kind"] == "conv":
+            crop = tuple(int(n) for n in integers["crop"])
+            weight = _without_border(name, weight, crop)
         if len(gain) != len(weight):
             raise UserError(f"node '{name}': {len(gain)} channels after {len(weight)} outputs")
         self.layers.append(
@@ -201,6 +204,7 @@ class _Reader:
                 stride=synapses["stride"],
                 padding=synapses["padding"],
                 input_scale=scale,
+                crop=crop,
             )
         )
         self.integers.append(integers)
@@ -219,6 +223,18 @@ def _per_channel(name: str, key: str, values: np.ndarray) -> np.ndarray:
     if flat.shape[1] > 1 and not np.allclose(flat, flat[:, :1], TOLERANCE, 0):
         raise UserError(f"node '{name}': {key} differs within a channel, which the core cannot do")
     return flat[:, 0].copy()
+
+
+def _without_border(name: str, weight: np.ndarray, crop: tuple) -> np.ndarray:
+    """The kernel inside the zeros that stand for a crop."""
+    top, bottom, left, right = crop
+    height, width = weight.shape[2:]
+    if len(crop) != 4 or min(crop) < 0 or top + bottom >= height or left + right >= width:
+        raise UserError(f"node '{name}': its crop and its kernel disagree; export it again")
+    inner = weight[:, :, top : height - bottom, left : width - right]
+    if np.count_nonzero(weight) != np.count_nonzero(inner):
+        raise UserError(f"node '{name}': its crop and its kernel disagree; export it again")
+    return inner
 
 
 def _synapses(name: str, node, kind: str) -> dict:
@@ -279,5 +295,6 @@ def _quantised(number: int, spec: LayerSpec, integers: dict, config: QuantConfig
         stride=spec.stride,
         padding=spec.padding,
         weight_bits=config.weight_bits,
+        crop=spec.crop,
         **arrays,
     )

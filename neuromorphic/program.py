@@ -92,8 +92,9 @@ def windows_of(
     )  # fmt: skip
     y = oy * layer.stride[0] + ky - layer.padding[0]
     x = ox * layer.stride[1] + kx - layer.padding[1]
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    return tuple(a[inside] for a in (oy * out_w + ox, y, x, ky * kernel[1] + kx))
+    top, bottom, left, right = layer.crop
+    inside = (y >= 0) & (y < height - top - bottom) & (x >= 0) & (x < width - left - right)
+    return tuple(a[inside] for a in (oy * out_w + ox, y + top, x + left, ky * kernel[1] + kx))
 
 
 def weight_rows(layer: QuantLayer, input_shape: tuple[int, int, int], frames: bool) -> np.ndarray:

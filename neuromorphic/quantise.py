@@ -78,6 +78,7 @@ class QuantLayer:
     stride: tuple[int, int]
     padding: tuple[int, int]
     weight_bits: int
+    crop: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     @property
     def shift(self) -> int:
@@ -176,6 +177,7 @@ def quantise_layer(
         stride=spec.stride,
         padding=spec.padding,
         weight_bits=config.weight_bits,
+        crop=spec.crop,
         **arrays,
     )
 

@@ -39,7 +39,8 @@ class LayerSpec:
 
     kind: "conv" (weight [out, in, kh, kw]) or "dense" (weight [out, in]; it reads the layer below
     flattened in C, H, W order). bias, leak, threshold: [out]. `input_scale` multiplies the input
-    (1/255 where it is a frame). Raises UserError for anything the core cannot run.
+    (1/255 where it is a frame). `crop`: rows and columns (top, bottom, left, right) of the input
+    that are cut away before padding. Raises UserError for anything the core cannot run.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class LayerSpec:
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
     input_scale: float = 1.0
+    crop: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def __post_init__(self) -> None:
         dims = {"conv": 4, "dense": 2}.get(self.kind)
@@ -87,6 +89,11 @@ class LayerSpec:
                 raise UserError(f"{self.kind} layer: {name} {value} must be two numbers >= {least}")
             object.__setattr__(self, name, value)
 
+        crop = tuple(int(i) for i in self.crop)
+        if len(crop) != 4 or min(crop) < 0 or (self.kind == "dense" and any(crop)):
+            raise UserError(f"{self.kind} layer: crop {crop} must be four numbers >= 0, conv only")
+        object.__setattr__(self, "crop", crop)
+
     @property
     def out_channels(self) -> int:
         return self.weight.shape[0]
@@ -110,8 +117,10 @@ class LayerSpec:
                 f"conv layer reads {self.weight.shape[1]} channels, the layer below has {channels}"
             )
         out = [
-            (n + 2 * p - k) // s + 1
-            for n, p, k, s in zip(size, self.padding, self.kernel, self.stride)
+            (n - sum(cut) + 2 * p - k) // s + 1
+            for n, cut, p, k, s in zip(
+                size, (self.crop[:2], self.crop[2:]), self.padding, self.kernel, self.stride
+            )
         ]
         if min(out) < 1:
             raise UserError(f"conv kernel {self.kernel} is larger than its input {tuple(size)}")
@@ -168,3 +177,41 @@ class NetworkSpec:
             int(np.prod(layer.weight.shape)) * out[1] * out[2]
             for layer, out in zip(self.layers, shapes[1:])
         ]
+
+
+def network_from_layers(
+    layers: Sequence, frame: tuple[int, int] = (84, 84), time_steps: int = 4
+) -> NetworkSpec:
+    """The NetworkSpec of an encoder's own list of layers: what its `layers_spec()` returns.
+
+    Each entry has kind, weight, bias, stride, padding, input_scale, leak, threshold (tensors or
+    arrays), `crop` rows and columns skipped at the upper left, and `in_size`, the side of the
+    part that is read after them. The latent is ordered (row, column, channel).
+    """
+    specs, size = [], tuple(frame)
+    for number, layer in enumerate(layers, 1):
+        if layer.leak is None or layer.threshold is None:
+            raise UserError(
+                f"layer {number} has no spiking neurons; the event core needs encoder.kind=spiking"
+            )
+        crop = (0, 0, 0, 0)
+        if layer.kind == "conv":
+            skip = (layer.crop, layer.crop)
+            rest = [n - a - layer.in_size for n, a in zip(size, skip)]
+            crop = (skip[0], rest[0], skip[1], rest[1])
+        spec = LayerSpec(
+            kind=layer.kind,
+            **{
+                name: np.asarray(getattr(layer, name), np.float64)
+                for name in ("weight", "bias", "leak", "threshold")
+            },
+            stride=layer.stride,
+            padding=layer.padding,
+            input_scale=layer.input_scale,
+            crop=crop,
+        )
+        specs.append(spec)
+        if layer.kind == "conv":
+            size = spec.output_shape((spec.weight.shape[1], *size))[1:]
+    channels = specs[0].weight.shape[1] if specs and specs[0].kind == "conv" else 1
+    return NetworkSpec(specs, (channels, *frame), time_steps, latent_order="hwc")

@@ -55,7 +55,14 @@ class LayerCut:
 
 
 def cut_axis(
-    parts: int, size: int, inputs: int, kernel: int, stride: int, padding: int, reach: np.ndarray
+    parts: int,
+    size: int,
+    inputs: int,
+    kernel: int,
+    stride: int,
+    padding: int,
+    crop: tuple[int, int],
+    reach: np.ndarray,
 ) -> Axis:
     """Cut `size` outputs into `parts` even parts. reach [size]: destinations of each output.
 
@@ -63,7 +70,8 @@ def cut_axis(
     """
     bounds = np.arange(parts + 1) * size // parts
     line = np.arange(size)[:, None] * stride - padding + np.arange(kernel)[None]  # [size, kernel]
-    inside = (line >= 0) & (line < inputs)
+    inside = (line >= 0) & (line < inputs - sum(crop))
+    line = line + crop[0]
     needs = np.zeros((parts, inputs), bool)
     for part, (a, b) in enumerate(pairwise(bounds)):
         needs[part, line[a:b][inside[a:b]]] = True
@@ -120,7 +128,7 @@ def cut_layer(
     def axis(parts: int, which: int) -> Axis:
         return cut_axis(
             parts, (height, width)[which], size_in[which], kernel[which], stride[which],
-            padding[which], (reach_y, reach_x)[which],
+            padding[which], (layer.crop[:2], layer.crop[2:])[which], (reach_y, reach_x)[which],
         )  # fmt: skip
 
     def demand(rows: tuple, columns: tuple, c: int) -> dict[str, int]:

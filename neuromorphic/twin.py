@@ -76,6 +76,7 @@ class TwinLayer(nn.Module):
         super().__init__()
         self.kind, self.stride, self.padding = spec.kind, spec.stride, spec.padding
         self.input_scale, self.number, self.config = spec.input_scale, number, config
+        self.crop = spec.crop
         for name in ("weight", "bias", "leak", "threshold"):
             value = torch.tensor(getattr(spec, name), dtype=torch.float64)
             setattr(self, name, nn.Parameter(value))
@@ -92,6 +93,7 @@ class TwinLayer(nn.Module):
             stride=self.stride,
             padding=self.padding,
             input_scale=self.input_scale,
+            crop=self.crop,
             **value,
         )
 
@@ -123,6 +125,8 @@ class TwinLayer(nn.Module):
         """Sums of q x, float64 [N, C, H, W] of inputs x [N, C, H, W]."""
         if self.kind == "dense":
             return (x.flatten(1) @ q.T)[:, :, None, None]
+        top, bottom, left, right = self.crop
+        x = x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
         height, width = (
             (n + 2 * p - k) // s + 1
             for n, p, k, s in zip(x.shape[2:], self.padding, q.shape[2:], self.stride)

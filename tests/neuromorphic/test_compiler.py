@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -192,6 +193,45 @@ def test_wrong_frames_and_wrong_encoders_are_refused(der):
         compile_encoder(object())
     with pytest.raises(UserError, match="core=loihi9"):
         CoreSpec.named("loihi9")
+
+
+def test_an_encoders_own_list_of_layers_is_compiled():
+    rng = np.random.default_rng(3)
+
+    class Encoder:
+        leak = np.full(4, 0.8)
+
+        def layers_spec(self):
+            one = SimpleNamespace(
+                kind="conv", weight=rng.normal(size=(4, 1, 5, 5)), bias=np.zeros(4), stride=5,
+                padding=0, crop=4, in_size=75, input_scale=1 / 255, leak=self.leak,
+                threshold=np.ones(4),
+            )  # fmt: skip
+            two = SimpleNamespace(
+                kind="conv", weight=rng.normal(size=(6, 4, 5, 5)), bias=np.zeros(6), stride=5,
+                padding=0, crop=0, in_size=15, input_scale=1.0, leak=np.full(6, 0.8),
+                threshold=np.ones(6),
+            )  # fmt: skip
+            return [one, two]
+
+    program = compile_encoder(Encoder(), CoreSpec.ideal())
+    spec = program.network.spec
+    assert spec.shapes() == [(1, 84, 84), (4, 15, 15), (6, 3, 3)]
+    assert spec.layers[0].crop == (4, 5, 4, 5)
+    assert spec.latent_order == "hwc"
+    # what lies outside the crop is not seen
+    frames = np.zeros((4, 84, 84), np.uint8)
+    frames[:, 4:79, 4:79] = rng.integers(0, 256, (4, 75, 75))
+    other = frames.copy()
+    other[:, :4], other[:, :, 79:] = 200, 50
+    core = EventCore(program)
+    np.testing.assert_array_equal(core.run(frames).latent, core.run(other).latent)
+    raster = core.run(frames, record=True).layer_raster(1)[0].sum(0)  # [C, H, W]
+    np.testing.assert_array_equal(core.run(frames).latent, raster.transpose(1, 2, 0).ravel())
+    relu = Encoder()
+    relu.leak = None
+    with pytest.raises(UserError, match=r"encoder\.kind=spiking"):
+        compile_encoder(relu)
 
 
 def test_an_unaligned_view_of_frames_is_read_rightly(der):

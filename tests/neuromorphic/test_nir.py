@@ -33,7 +33,7 @@ def network():
     rng = np.random.default_rng(0)
     layers = [
         layer(rng, "conv", (6, 2, 3, 3), stride=(2, 2), padding=(1, 1), input_scale=1 / 255),
-        layer(rng, "conv", (5, 6, 2, 2), leak=1.0),
+        layer(rng, "conv", (5, 6, 1, 2), leak=1.0, crop=(1, 0, 0, 0)),
         layer(rng, "dense", (9, 5 * 4 * 4)),
         layer(rng, "dense", (4, 9)),
     ]
@@ -67,6 +67,25 @@ def test_a_round_trip_gives_every_spike_back(network, tmp_path, config, dt):
             np.testing.assert_array_equal(getattr(old, name), getattr(new, name))
     assert (back.spec.time_steps, back.spec.latent_order) == (5, "hwc")
     assert back.config == config
+
+
+def test_a_crop_is_written_as_zeros_around_the_kernel(tmp_path):
+    rng = np.random.default_rng(4)
+    crop = layer(rng, "conv", (3, 1, 3, 3), stride=(2, 2), input_scale=1 / 255, crop=(2, 1, 1, 2))
+    spec = NetworkSpec([crop], (1, 12, 12))
+    path = tmp_path / "crop.nir"
+    export_nir(spec, path)
+    weight = nir.read(str(path)).nodes["conv_1"].weight
+    assert weight.shape == (3, 1, 6, 6)
+    np.testing.assert_array_equal(weight[:, :, 2:5, 1:4], crop.weight)
+    frames = frames_for(spec)
+    widened = NetworkSpec(
+        [LayerSpec("conv", weight, crop.bias, crop.leak, crop.threshold, (2, 2), (0, 0), 1 / 255)],
+        (1, 12, 12),
+    )
+    for other in (import_nir(path), widened):
+        np.testing.assert_array_equal(rasters(spec, frames)[0], rasters(other, frames)[0])
+    assert import_nir(path).spec.layers[0].crop == (2, 1, 1, 2)
 
 
 def test_parameters_are_vectors_and_the_reset_is_hard(network, tmp_path):
