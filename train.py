@@ -44,16 +44,21 @@ def train(argv: Sequence[str]) -> int:
     from training.config import load_config
 
     config = load_config(argv)  # before the slow imports: mistakes are answered at once
-    from training.checkpoint import CheckpointStore
-    from training.display import make_display
-
     from envs.scores import hns
     from evaluation import continual_metrics
     from evaluation.evaluator import Evaluator
     from evaluation.figures import board_figures
     from evaluation.report import write_report
     from evaluation.summary import print_summary
-    from training.build import build_agent, choose_device, make_training_env, named_seeds, shared_outputs
+    from training.build import (
+        build_agent,
+        choose_device,
+        make_training_env,
+        named_seeds,
+        shared_outputs,
+    )
+    from training.checkpoint import CheckpointStore
+    from training.display import make_display
     from training.folder import RunFolder
     from training.runner import Interrupted, Runner
     from training.telemetry import Telemetry

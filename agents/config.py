@@ -21,7 +21,7 @@ class AgentConfig:
     n_step_end: int = 3  # steps; after the anneal
     gamma_start: float = 0.97  # 1 / agent step
     gamma_end: float = 0.997  # 1 / agent step
-    anneal_updates: int = 10_000  # optimiser updates over which n and gamma move (exponentially)
+    anneal_updates: int = 5_000  # optimiser updates over which n and gamma move (exponentially)
     double: bool = True  # action of the bootstrap chosen by the online network (van Hasselt 2016)
     reward_transform: str = "clip"  # clip: to [-1, 1]; none: raw rewards
 
@@ -35,12 +35,12 @@ class AgentConfig:
     hidden: int = 256  # units of each stream's hidden layer
 
     # -- optimisation -------------------------------------------------------------------------
-    learning_rate: float = 1e-4  # Adam step size
+    learning_rate: float = 3e-4  # Adam step size; BBF: 1e-4 at four times the updates
     adam_eps: float = 1.5e-4  # Adam epsilon
     weight_decay: float = 0.0  # AdamW decay (decoupled), per unit of learning rate
     max_grad_norm: float = 10.0  # global norm; 0 = no clipping
     batch_size: int = 32  # transitions an update
-    updates_per_step: float = 1.0  # optimiser updates per agent step: the fixed update ratio
+    updates_per_step: float = 0.5  # optimiser updates per agent step: the fixed update ratio
     learn_start: int = 1_600  # agent steps before the first update
     target_period: int = 1  # updates between two target updates
     target_tau: float = 0.005  # share of the online weights mixed in at each; 1 = hard copy
