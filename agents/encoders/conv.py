@@ -6,6 +6,7 @@ channels instead of four time steps over one, and max(drive, 0) instead of LIF.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
@@ -67,7 +68,7 @@ class ConvEncoder(Encoder):
         active = []
         for layer in self.layers:
             x = layer(x)
-            active.append((x.detach() > 0).sum() * (1.0 / len(x)))
+            active.append(active_units(x))
         return activity(x.permute(0, 2, 3, 1).flatten(1), torch.stack(active), self.units)
 
     def layers_spec(self) -> list[LayerSpec]:
@@ -88,6 +89,14 @@ class ConvEncoder(Encoder):
             )
             for i, layer in enumerate(self.layers)
         ]
+
+
+def active_units(x: Tensor) -> Tensor:
+    """Active units per decision of activations [B, ...] without gradient; a scalar tensor."""
+    x = x.detach()
+    if x.device.type == "cpu":  # torch sums booleans ten times slower than numpy counts them
+        return x.new_tensor(np.count_nonzero(x.numpy() > 0) / len(x))
+    return (x > 0).sum() * (1.0 / len(x))
 
 
 def activity(latent: Tensor, active: Tensor, units: Tensor) -> Encoding:

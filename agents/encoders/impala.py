@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from agents.encoders import fused_lif
 from agents.encoders.base import Encoder, Encoding, check_obs
 from agents.encoders.config import EncoderConfig
-from agents.encoders.conv import PIXEL, activity
+from agents.encoders.conv import PIXEL, active_units, activity
 from agents.encoders.geometry import FRAME, STACK, channels
 from agents.encoders.initial import generated_frames, init_bias, init_kernels
 from agents.encoders.lif import LIF
@@ -88,7 +88,7 @@ class ImpalaConvEncoder(_Impala):
 
         def relu(_: int, x: Tensor) -> Tensor:
             x = F.relu(x)
-            active.append((x.detach() > 0).sum() * (1.0 / len(x)))
+            active.append(active_units(x))
             return x
 
         x = obs.to(self.convs[0].weight.dtype) * PIXEL
