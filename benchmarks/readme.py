@@ -30,7 +30,10 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 def source(name: str, result: dict) -> str:
     machine = result.get("machine")
-    where = f" on {machine['cores']} cores of {machine['cpu']}" if machine else ""
+    if isinstance(machine, dict):
+        where = f" on {machine['cores']} cores of {machine['cpu']}"
+    else:
+        where = f" on {machine}" if machine else ""
     return f"\n`benchmarks/results/{name}.json`: `{result['command']}`{where}.\n"
 
 
@@ -69,7 +72,67 @@ def atari100k() -> str:
     return markdown([*head, *published], rows) + source("atari100k", result)
 
 
-TABLES: dict[str, Callable[[], str]] = {"throughput": throughput, "atari100k": atari100k}
+def encoder() -> str:
+    result = load("encoder")
+    rows = []
+    for size, cell in result["sizes"].items():
+        spiking, conv, ratio = (cell[k] for k in ("spiking", "conv", "ratio spiking / conv"))
+        rows.append(
+            [size]
+            + [f"{spiking[k]:.1f} / {conv[k]:.1f}" for k in ("forward", "step", "double_q")]
+            + [f"{ratio['step']:.2f}x", f"{ratio['double_q']:.2f}x"]
+        )
+    head = ["size", "forward", "training step", "double-Q update", "step ratio", "update ratio"]
+    note = "\nMilliseconds, spiking / ReLU twin, batch 32, one thread.\n"
+    return markdown(head, rows) + note + source("encoder", result)
+
+
+def evaluation_throughput() -> str:
+    result = load("evaluation_throughput")
+    head, rows = ["game", "policy", "of the bare emulator"], []
+    for row in result["rows"]:
+        rows.append([row["game"], row["policy"], f"{row['ratio']:.2f}x"])
+    return markdown(head, rows) + source("evaluation_throughput", result)
+
+
+def replay() -> str:
+    result = load("replay")
+    sample, saved = result["sample_ms"], result["checkpoint"]
+    rows = [
+        ["sample 32 transitions, n = 10", f"{sample['uniform']['median']:.2f} ms"],
+        ["the same with random shifts", f"{sample['uniform_shift_4']['median']:.2f} ms"],
+        ["memory of 1e5 transitions", f"{result['memory_bytes']['full'] / 1e9:.2f} GB"],
+        ["first checkpoint of a full replay", f"{saved['first_seconds']:.1f} s"],
+        [
+            f"checkpoint {saved['new_agent_steps']:,} agent steps later",
+            f"{saved['later_seconds_median']:.2f} s",
+        ],
+    ]
+    return markdown(["", ""], rows) + source("replay", result)
+
+
+def quickstart() -> str:
+    result = load("quickstart")
+    rows = [[*row] for row in result["table"]]
+    tail = f"\n{result['seconds'] / 60:.1f} minutes of training and evaluation.\n"
+    return markdown(result["head"], rows) + tail + source("quickstart", result)
+
+
+def laptop() -> str:
+    result = load("laptop_memory")
+    rows = [["peak memory with a full replay", f"{result['peak_memory_mb'] / 1e3:.2f} GB"]]
+    return markdown(["", ""], rows) + source("laptop_memory", result)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "throughput": throughput,
+    "atari100k": atari100k,
+    "encoder": encoder,
+    "evaluation_throughput": evaluation_throughput,
+    "replay": replay,
+    "quickstart": quickstart,
+    "laptop": laptop,
+}
 
 
 def fill(text: str) -> str:
