@@ -162,7 +162,7 @@ class Runner:
         if p.evaluated_at != p.step:
             self._evaluate()
         self._task_event("end", task)
-        self._continual()
+        self.telemetry.continual(p.step, self._metrics())  # now that the visit has an end
         self.env.close()
         self.env = None
         p.visit, p.visit_step, p.in_visit = p.visit + 1, 0, False
@@ -215,14 +215,13 @@ class Runner:
             self.telemetry.eval(p.step, visit, game, returns, hns)
             self.display.eval(game, float(np.mean(returns)), hns)
         p.evaluated_at = p.step
-        self._continual()
-        self._excluded_seconds += time.perf_counter() - begin
-
-    def _continual(self) -> None:
-        p = self.progress
-        metrics = self.judge(self.telemetry.curves, self.telemetry.schedule)
+        metrics = self._metrics()
         self.telemetry.continual(p.step, metrics)
         self.display.continual(metrics)
+        self._excluded_seconds += time.perf_counter() - begin
+
+    def _metrics(self) -> Any:
+        return self.judge(self.telemetry.curves, self.telemetry.schedule)
 
     def _task_event(self, event: str, task: Task) -> None:
         p = self.progress
