@@ -8,6 +8,8 @@ Legend: B queries, D key dimensions, G groups, k neighbours.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
 
@@ -19,33 +21,37 @@ LEAST = 256  # entries looked at in any group: below, looking costs less than ch
 
 
 @njit(cache=True)
-def _list_blocks(c, near, near_cell, probes, budget, todo, todo_rank):
+def _list_blocks(size, head, prev, near_cell, b, probes, budget, todo, todo_rank):
     """Blocks of the nearest cells until `budget` entries are listed: (block, rank of its cell)."""
     listed = blocks = 0
     for rank in range(probes):
-        cell = near_cell[rank]
+        cell = near_cell[b, rank]
         if cell < 0 or listed >= budget:
             break
-        listed += c.size[cell]
-        block = c.head[cell]
+        listed += size[cell]
+        block = head[cell]
         while block >= 0:
             todo[blocks], todo_rank[blocks] = block, rank
             blocks += 1
-            block = c.prev[block]
+            block = prev[block]
     return blocks
 
 
-@njit(cache=True)
-def _residual(c, cell, query, bound, out):
-    """(query - centre) / scale as int16 into out [2*pairs]; False if it does not fit."""
-    inverse = np.float32(1) / c.scale[cell]
-    fits = True
-    for d in range(query.shape[0]):
-        value = (query[d] - c.centre[cell, d]) * inverse
-        if not abs(value) <= bound:
-            fits, value = False, np.float32(0)
-        out[d] = np.int16(np.round(value))
-    return fits
+@njit(cache=True, fastmath={"nnan", "nsz", "contract"})
+def _residual(centre, cell, inverse, queries, b, bound, out):
+    """(query - centre) / scale as int16 into out [2*pairs]; False if it does not fit.
+
+    Two plain loops, since that is what becomes vector code.
+    """
+    dim = queries.shape[1]
+    widest = np.float32(0)
+    for d in range(dim):
+        widest = max(widest, abs((queries[b, d] - centre[cell, d]) * inverse))
+    if not widest <= bound:
+        return False
+    for d in range(dim):
+        out[d] = np.int16(math.floor((queries[b, d] - centre[cell, d]) * inverse + np.float32(0.5)))
+    return True
 
 
 @njit(cache=True)
@@ -53,9 +59,9 @@ def search(c, queries, k, effort, spare, slots, distances):
     """Approximate nearest k of each group: slots [B,G,k] int32, distances [B,G,k] float32.
 
     Ascending by (squared distance, slot); places without an entry hold slot -1 and distance inf.
-    `effort * sqrt(group size)` entries are looked at, at least 4 k and LEAST; where a group holds no more
-    than that, all of them. Cells grow with the same root, so `effort` is about the number of full
-    cells visited.
+    `effort * sqrt(group size)` entries are looked at, at least 4 k and LEAST; all, where a group
+    holds no more than that. Cells grow with the same root, so `effort` is about the number of
+    full cells visited.
     `spare`: candidates beyond k that are compared exactly.
     """
     batch, dim = queries.shape
@@ -92,7 +98,9 @@ def search(c, queries, k, effort, spare, slots, distances):
             probes = min(probes, 4 + 4 * wanted * probes // (3 * stored))
         rank_centres(c, group, queries, probes, near, near_cell)
         for b in range(batch):
-            blocks = _list_blocks(c, near[b], near_cell[b], probes, wanted, todo, todo_rank)
+            blocks = _list_blocks(
+                c.size, c.head, c.prev, near_cell, b, probes, wanted, todo, todo_rank
+            )
             count, limit = 0, np.float32(np.inf)
             rank, fits, square = -1, True, np.float32(0)
             for i in range(blocks):
@@ -106,7 +114,8 @@ def search(c, queries, k, effort, spare, slots, distances):
                 if todo_rank[i] != rank:  # a new cell; its newest block comes first
                     rank = todo_rank[i]
                     lanes = (c.size[cell] - 1) % LANES + 1
-                    fits = _residual(c, cell, queries[b], bound, residual)
+                    inverse = np.float32(1) / c.scale[cell]
+                    fits = _residual(c.centre, cell, inverse, queries, b, bound, residual)
                     square = c.scale[cell] * c.scale[cell]
                 if fits:
                     most_steps = np.int32(min(limit / square, np.float32(2147483520)))
@@ -134,7 +143,7 @@ def search(c, queries, k, effort, spare, slots, distances):
                 for line in range(0, 4 * dim, 64):
                     prefetch(row + np.uintp(line))
             for i in range(count):
-                exact[i] = sq_distance(c.keys[ids[i]], queries[b])
+                exact[i] = sq_distance(c.keys, ids[i], queries, b)
             if count > k:
                 select(exact, ids, count, k)
                 count = k

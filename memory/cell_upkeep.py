@@ -57,7 +57,7 @@ def _split(c, cell):
     for side in (1, 0):  # the farthest from the centre, then the farthest from that one
         far, farthest = 0, np.float32(-1)
         for i in range(count):
-            distance = sq_distance(c.keys[slots[i]], centres[1 - side])
+            distance = sq_distance(c.keys, slots[i], centres, 1 - side)
             if distance > farthest:
                 far, farthest = i, distance
         for d in range(dim):
@@ -67,8 +67,8 @@ def _split(c, cell):
     chosen = np.zeros(count, np.int8)
     for _ in range(ROUNDS):
         for i in range(count):
-            key = c.keys[slots[i]]
-            chosen[i] = sq_distance(key, centres[1]) < sq_distance(key, centres[0])
+            left = sq_distance(c.keys, slots[i], centres, 0)
+            chosen[i] = sq_distance(c.keys, slots[i], centres, 1) < left
         if not _mean(c, slots, chosen, 0, centres[0]) or not _mean(c, slots, chosen, 1, centres[1]):
             return
     other = open_cell(c, c.group[cell], centres[1])
@@ -173,11 +173,11 @@ def maintain(c, budget):
         rank_centres(c, group, mean, probes, near, near_cell)
         for slot in slots:
             key, home = c.keys[slot], c.owner[c.place[slot] // LANES]
-            best, target = sq_distance(key, c.centre[home]), home
+            best, target = sq_distance(c.keys, slot, c.centre, home), home
             for rank in range(probes):
                 other = near_cell[0, rank]
                 if c.group[other] == group:  # it may have been dissolved meanwhile
-                    distance = sq_distance(key, c.centre[other])
+                    distance = sq_distance(c.keys, slot, c.centre, other)
                     if distance < best:
                         best, target = distance, other
             if target != home:

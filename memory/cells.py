@@ -20,6 +20,7 @@ Legend: C slots, D key dimensions, M cells, N blocks, K blocks of centres, G gro
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -159,12 +160,13 @@ def rank_centres(c, group, queries, probes, near, near_cell):
     for b in range(queries.shape[0]):
         for rank in range(probes):
             near[b, rank], near_cell[b, rank] = np.inf, -1
+    asked = np.uintp(queries.ctypes.data)
     block = c.group_head[group]
     lanes = (c.group_cells[group] - 1) % LANES + 1
     while block >= 0:  # block by block for all queries: a block fits the first-level cache
         address = base + np.uintp(block) * np.uintp(dim * LANES * 4)
         for b in range(queries.shape[0]):
-            query = np.uintp(queries[b].ctypes.data)
+            query = asked + np.uintp(4 * dim * b)
             mask = scan_centres(query, address, dim, out, near[b, probes - 1])
             mask &= (1 << lanes) - 1
             while mask:
@@ -183,9 +185,9 @@ def rank_centres(c, group, queries, probes, near, near_cell):
 @njit(cache=True)
 def encode(c, cell, block, lane, slot):
     """Write the code of a slot; True if it had to be clipped, so the cell's scale is too small."""
-    step, clipped = c.scale[cell], False
+    inverse, clipped = np.float32(1) / c.scale[cell], False
     for d in range(c.keys.shape[1]):
-        value = np.round((c.keys[slot, d] - c.centre[cell, d]) / step)
+        value = math.floor((c.keys[slot, d] - c.centre[cell, d]) * inverse + np.float32(0.5))
         if value > 127 or value < -127:
             value, clipped = min(max(value, -127.0), 127.0), True
         c.codes[block, d >> 1, lane, d & 1] = np.int8(value)
@@ -311,9 +313,11 @@ def members(c, cell):
 
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
-def sq_distance(a, b):
+def sq_distance(a, i, b, j):
+    """Squared distance of row i of a and row j of b: rows by number, as a view costs two atomic
+    operations on its owner's reference count."""
     total = np.float32(0)
-    for d in range(a.shape[0]):
-        gap = a[d] - b[d]
+    for d in range(a.shape[1]):
+        gap = a[i, d] - b[j, d]
         total += gap * gap
     return total

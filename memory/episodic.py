@@ -233,15 +233,14 @@ class EpisodicMemory:
         elif exact:
             raise ValueError("an exact answer is found by hash: give the hashes of the states")
         q, trust = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        weights = np.empty(slots.shape, np.float32)
+        confidence, weights = np.empty(batch, np.float32), np.empty(slots.shape, np.float32)
+        s = self._slots
         weigh(
-            distances, slots, self._slots.values, known, exact, self.kernel, self.delta,
-            self.reach, q, trust, weights,
+            distances, slots, s.values, known, s.per_action, exact, self.kernel, self.delta,
+            self.reach, q, confidence, trust, weights,
         )  # fmt: skip
         if recall:
-            storage.touch(self._slots, slots.reshape(-1))
-        present = np.maximum((self._slots.per_action > 0).sum(), 1)
-        confidence = (trust.sum(1) / present).astype(np.float32)
+            storage.touch(s.ticks, s.totals, slots.reshape(-1))
         return EpisodicRead(
             q, confidence, slots.astype(np.int64), weights, distances, trust, known >= 0
         )
@@ -259,6 +258,19 @@ class EpisodicMemory:
         match = (true[..., :, None] == found[..., None, :]).any(-1) & (true >= 0)
         count = (true >= 0).sum()
         return float(match.sum() / count) if count else float("nan")
+
+    def tune(self, keys: np.ndarray, target: float = 0.97) -> float:
+        """Audit with a few keys [B,D] and adjust the search's effort towards a recall.
+
+        Called now and then with present keys, it keeps the recall when game or encoder change.
+        Quick to look at more, slow to look at less. Returns the recall that was found.
+        """
+        found = self.audit(keys)
+        if found < target:
+            self.index.adjust(1.15)
+        elif found > target + 0.005:
+            self.index.adjust(0.95)
+        return found
 
     def moments(self, slots: np.ndarray) -> Moments:
         """Game, action, value, age, key version and caller's ref of slots (any shape)."""

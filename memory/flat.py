@@ -34,7 +34,7 @@ def search(keys, groups, stored, queries, k, slots, distances):
                 group = groups[slot]
                 if group < 0:
                     continue
-                distance = sq_distance(keys[slot], queries[b])
+                distance = sq_distance(keys, slot, queries, b)
                 if distance < limit[b, group]:  # an equal one has a higher slot and loses
                     n = count[b, group]
                     value[b, group, n], ids[b, group, n] = distance, slot

@@ -79,8 +79,12 @@ class HnswIndex:
     def maintain(self, budget: int) -> int:
         return 0
 
+    def adjust(self, factor: float) -> None:
+        self.width = int(np.clip(np.rint(self.width * factor), 16, 1024))
+
     def state_dict(self) -> dict:
         return {
+            "width": self.width,
             "node": self.node,
             "group": self.group,
             "slots": list(self.slots),
@@ -88,6 +92,7 @@ class HnswIndex:
         }
 
     def load_state_dict(self, state: dict) -> None:
+        self.width = int(state["width"])
         self.node[:], self.group[:] = state["node"], state["group"]
         self.slots = [np.array(slots, np.int32) for slots in state["slots"]]
         self.graphs = [faiss.deserialize_index(np.asarray(g)) for g in state["graphs"]]

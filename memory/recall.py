@@ -35,20 +35,28 @@ class EpisodicRead(NamedTuple):
 
 
 @njit(cache=True)
-def weigh(distances, slots, values, known, exact, kernel, delta, reach, q, confidence, weights):
-    """Fill q [B,A], confidence [B,A] and weights [B,A,p] from neighbours [B,A,p].
+def weigh(
+    distances, slots, values, known, per_action, exact, kernel, delta, reach,
+    q, confidence, trust, weights,
+):  # fmt: skip
+    """Fill q [B,A], confidence [B], trust [B,A] and weights [B,A,p] from neighbours [B,A,p].
 
     `known` [B,A]: slot of this very state and action or -1; where `exact` is set its value is the
     answer (MFEC, eq. 2, first case) and it takes the first place among the neighbours.
     """
     batch, actions, p = slots.shape
+    present = 0  # actions that hold entries at all
+    for a in range(actions):
+        present += per_action[a] > 0
     for b in range(batch):
+        confidence[b] = 0
         for a in range(actions):
             if exact and known[b, a] >= 0:
                 for i in range(p):
                     slots[b, a, i], distances[b, a, i], weights[b, a, i] = -1, np.inf, 0
                 slots[b, a, 0], distances[b, a, 0], weights[b, a, 0] = known[b, a], 0, 1
-                q[b, a], confidence[b, a] = values[known[b, a]], 1
+                q[b, a], trust[b, a] = values[known[b, a]], 1
+                confidence[b] += np.float32(1) / present
                 continue
             total, mass = 0.0, 0.0
             for i in range(p):
@@ -59,10 +67,11 @@ def weigh(distances, slots, values, known, exact, kernel, delta, reach, q, confi
                 weights[b, a, i] = w
                 mass += w
                 total += w * values[slots[b, a, i]]
-            q[b, a] = confidence[b, a] = 0
+            q[b, a] = trust[b, a] = 0
             if mass > 0:
                 q[b, a] = total / mass
-                confidence[b, a] = reach / (reach + distances[b, a, 0])
+                trust[b, a] = reach / (reach + distances[b, a, 0])
+                confidence[b] += trust[b, a] / present
                 for i in range(p):
                     weights[b, a, i] /= mass
 

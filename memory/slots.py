@@ -224,12 +224,12 @@ def find(s, hashes, task, num_actions, slots):
 
 
 @njit(cache=True)
-def touch(s, slots):
+def touch(ticks, totals, slots):
     """Mark slots as recalled now; negative ones are padding."""
-    s.totals[TICK] += 1
+    totals[TICK] += 1
     for slot in slots:
         if slot >= 0:
-            s.ticks[slot] = s.totals[TICK]
+            ticks[slot] = totals[TICK]
 
 
 @njit(cache=True)

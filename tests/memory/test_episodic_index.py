@@ -116,6 +116,23 @@ def test_recall_while_keys_move(kind):
     assert memory.audit(keys[::100] @ turned) > 0.95
 
 
+def test_tuning_reaches_the_recall():
+    rng = np.random.default_rng(6)
+    memory = EpisodicMemory(20_000, 16, 1, 20, index="ivf")
+    keys = rng.normal(size=(20_000, 16)).astype(np.float32)  # as hard as it gets
+    zeros = np.zeros(20_000, np.int64)
+    memory.write(keys, zeros, zeros, np.arange(20_000), 0)
+    queries = rng.normal(size=(400, 16)).astype(np.float32)
+    before = memory.audit(queries[:100])
+    for i in range(20):
+        memory.tune(queries[8 * i : 8 * i + 8], target=0.95)
+    assert before < 0.9
+    assert memory.audit(queries[200:]) > 0.92
+    other = EpisodicMemory(20_000, 16, 1, 20, index="ivf")
+    other.load_state_dict(memory.state_dict())
+    assert other.index.effort == memory.index.effort
+
+
 def test_auto_chooses_by_size():
     assert isinstance(make_index("auto", np.zeros((1000, 4), np.float32), 1), FlatIndex)
     assert isinstance(make_index("auto", np.zeros((100_000, 4), np.float32), 4), CellIndex)

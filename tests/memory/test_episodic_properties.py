@@ -83,7 +83,7 @@ steps = st.lists(
 
 
 @pytest.mark.parametrize("index", ["flat", "ivf"])
-@settings(max_examples=600, deadline=None, derandomize=True)
+@settings(max_examples=400, deadline=None, derandomize=True)
 @given(
     steps=steps,
     capacity=st.integers(6, 40),
