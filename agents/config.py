@@ -22,6 +22,7 @@ class AgentConfig:
     gamma_start: float = 0.97  # 1 / agent step
     gamma_end: float = 0.997  # 1 / agent step
     anneal_updates: int = 5_000  # optimiser updates over which n and gamma move (exponentially)
+    anneal_restart: bool = True  # anew when a game is met for the first time, as BBF at its resets
     double: bool = True  # action of the bootstrap chosen by the online network (van Hasselt 2016)
     reward_transform: str = "clip"  # clip: to [-1, 1]; none: raw rewards
 
@@ -48,7 +49,9 @@ class AgentConfig:
 
     # -- exploration --------------------------------------------------------------------------
     epsilon_start: float = 1.0  # probability of a random action when a game is first met
-    epsilon_end: float = 0.01  # probability afterwards
+    epsilon_end: float = 0.1  # probability afterwards, in the environment that explores most
+    epsilon_ladder: float = 2.0  # environment i of N has epsilon_end^(1 + ladder * i / (N - 1))
+    # (Horgan 2018, Ape-X, with 0.4 and 7 for hundreds of actors); 0 = the same everywhere
     epsilon_decay: int = 2_500  # agent steps of the game's first visit, linear
     eval_epsilon: float = 0.001  # probability of a random action in evaluations
 
@@ -86,6 +89,7 @@ class AgentConfig:
             "max_grad_norm",
             "learn_start",
             "epsilon_decay",
+            "epsilon_ladder",
             "spike_rate_weight",
             "noisy_sigma",
         ]:

@@ -55,6 +55,7 @@ class Learner:
         self.network, self.target, self.config = network, target, config
         self.target_rate = target_rate
         self.updates = 0
+        self.anneal_from = 0  # update at which the schedules of n and gamma last began
         target.load_state_dict(network.state_dict())
         target.requires_grad_(False)
         self.params = [p for p in network.parameters() if p.requires_grad]
@@ -77,14 +78,17 @@ class Learner:
     def n_step(self) -> int:
         """Length of the n-step return at the present update."""
         c = self.config
-        n = schedules.exponential(c.n_step_start, c.n_step_end, c.anneal_updates, self.updates)
+        n = schedules.exponential(c.n_step_start, c.n_step_end, c.anneal_updates, self._annealed())
         return round(n)
 
     def gamma(self) -> float:
         c = self.config
         return schedules.discount_schedule(
-            c.gamma_start, c.gamma_end, c.anneal_updates, self.updates
+            c.gamma_start, c.gamma_end, c.anneal_updates, self._annealed()
         )
+
+    def _annealed(self) -> int:
+        return self.updates - self.anneal_from
 
     def update(self, inputs: LearnerInputs) -> LearnerOutputs:
         step = self._graph or self._step
@@ -158,13 +162,14 @@ class Learner:
             "target": self.target.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "updates": self.updates,
+            "anneal_from": self.anneal_from,
         }
 
     def load_state_dict(self, state: dict) -> None:
         self.network.load_state_dict(state["network"])
         self.target.load_state_dict(state["target"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.updates = state["updates"]
+        self.updates, self.anneal_from = state["updates"], state["anneal_from"]
 
 
 class _GraphedStep:
