@@ -26,7 +26,7 @@ from errors import UserError
 from memory import cell_search, cell_upkeep, cells, flat
 from memory.hnsw import HnswIndex
 
-# Entries per group up to which `auto` scans exactly. The cells are as fast from about 1000 and
+# Entries per group up to which `auto` scans exactly. The cells are as fast from about 500 and
 # twice as fast here (crossover_us in benchmarks/results/episodic.json); being exact is worth that.
 FLAT_UP_TO = 2048
 
