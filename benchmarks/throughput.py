@@ -16,19 +16,22 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-GAME, ENVS, WARM_UP, STEPS, ROUNDS = "pong", 8, 2_000, 4_000, 3
+GAME, ENVS, WARM_UP, STEPS, ROUNDS = "pong", 8, 2_000, 2_000, 3
 
 
 def run_sb3() -> float:
     """Agent steps/s of SB3's DQN."""
     import time
 
+    import ale_py
+    import gymnasium
     import torch
     from stable_baselines3 import DQN
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_atari_env
     from stable_baselines3.common.vec_env import VecFrameStack
 
+    gymnasium.register_envs(ale_py)
     torch.set_num_threads(2)
     env = VecFrameStack(make_atari_env("PongNoFrameskip-v4", n_envs=ENVS, seed=0), 4)
 
@@ -81,21 +84,20 @@ def run_engram(encoder: str) -> float:
     configure_threads(config.device.learner_threads)
     agent = build_agent(config, choose_device("cpu"))
     env = make_training_env(config, config.sequence.tasks()[0], 0)
-    obs, _ = env.reset()
-    agent.begin_task(0, env.action_mask)
-    first = [True] * ENVS
+    env.reset()
+    agent.begin_task(0)
     begin = at = 0.0
     while agent.steps < WARM_UP + STEPS:
         if begin == 0.0 and agent.steps >= WARM_UP:
             begin, at = time.perf_counter(), agent.steps
+        obs, first = env.observations, env.episode_starts
         action = agent.act(obs)
         env.send(action)
         agent.learn()
-        obs_t, reward, terminated, truncated, info = env.recv()
+        _, reward, terminated, truncated, info = env.recv()
         agent.observe(
             Transition(obs, action, reward, terminated, truncated, first, info["final_obs"])
         )
-        obs, first = obs_t, info["episode_over"]
     return (agent.steps - at) / (time.perf_counter() - begin)
 
 

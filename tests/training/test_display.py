@@ -143,7 +143,8 @@ def test_terminal_is_put_back_whatever_happens(error):
 
 def test_terminal_is_put_back_on_sigint():
     code = (
-        "import sys, time; sys.path[:0] = ['.', 'tests/training']\n"
+        "import signal, sys, time; sys.path[:0] = ['.', 'tests/training']\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a parent may ignore it
         "from rich.console import Console\n"
         "from test_display import sequence\n"
         "from training.display import make_display\n"

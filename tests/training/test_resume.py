@@ -16,7 +16,7 @@ from training.telemetry import WALL_CLOCK_FIELDS
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "sequence.games=[catch,krull]",
-    "sequence.steps_per_task=600",
+    "sequence.steps_per_task=400",
     "sequence.cycles=2",
     "eval.every=400",
     "eval.episodes=2",
@@ -74,7 +74,7 @@ def uninterrupted(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_killed_run_ends_with_the_same_numbers(uninterrupted, tmp_path, seed):
     folder = tmp_path / "run"
     total = size(uninterrupted)
@@ -98,9 +98,9 @@ def test_same_seed_same_numbers_and_other_seed_others(uninterrupted, tmp_path):
         process = start(folder, short, f"seed={seed}")
         assert finish(process) is not None
         assert process.returncode == 0
-    begin = [line for line in metrics(uninterrupted) if line["step"] < 1200]
-    assert [line for line in metrics(same) if line["step"] < 1200] == begin
-    assert [line for line in metrics(other) if line["step"] < 1200] != begin
+    begin = [line for line in metrics(uninterrupted) if line["step"] < 800]
+    assert [line for line in metrics(same) if line["step"] < 800] == begin
+    assert [line for line in metrics(other) if line["step"] < 800] != begin
 
 
 def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
