@@ -3,7 +3,8 @@
     python benchmarks/encoder.py            # writes benchmarks/results/encoder.json
 
 One thread, batch 32, another batch at each repetition (a processor learns a repeated one by heart).
-All forms of a size take turns within a run; the figures are medians. Columns:
+All forms of a size take turns within a run; the figures are medians of processor time, which for
+one thread equals time on the clock unless other processes take the core away. Columns:
 
     forward   without gradient
     encoder   forward and backward
@@ -35,8 +36,8 @@ from training.threads import configure_threads  # noqa: E402
 
 GAMES = ("krull", "road_runner", "boxing")
 BATCH, BATCHES, ACTIONS = 32, 24, 18
-REPEATS = {"der": 150, "nature": 40, "impala": 6}
-WARM_UP = 3
+REPEATS = {"der": 96, "nature": 24, "impala": 5}
+WARM_UP = 2
 FORMS = {
     "spiking": {"kind": "spiking"},
     "conv": {"kind": "conv"},
@@ -71,9 +72,9 @@ class Form:
         self.times: dict[str, list[float]] = {}
 
     def timed(self, name: str, work, obs) -> None:
-        begin = time.perf_counter()
+        begin = time.process_time()
         work(obs)
-        self.times.setdefault(name, []).append(1e3 * (time.perf_counter() - begin))
+        self.times.setdefault(name, []).append(1e3 * (time.process_time() - begin))
 
     def forward(self, obs) -> None:
         with torch.no_grad():
@@ -106,7 +107,7 @@ def measure(size: str, batches: list[torch.Tensor]) -> dict:
     for i in range(-WARM_UP, repeats):
         obs = batches[i % len(batches)]
         for name, form in forms.items():
-            if "plain" in name and i >= repeats // 4:
+            if "plain" in name and i >= max(3, repeats // 6):
                 continue
             for column, work in columns.items():
                 form.timed(column, getattr(form, work), obs)
@@ -152,7 +153,7 @@ def main() -> None:
     batches = [pool[order[i * BATCH : (i + 1) * BATCH]].contiguous() for i in range(BATCHES)]
     report = {
         "command": "python benchmarks/encoder.py",
-        "unit": "ms, median, batch 32, one thread",
+        "unit": "ms of processor time, median, batch 32, one thread",
         "games": list(GAMES),
         "machine": processor(),
         "versions": {
