@@ -100,18 +100,17 @@ class Agent:
         self.replay.cut(obs)
 
     # -- acting ---------------------------------------------------------------------------------
-    def epsilon(self, count: int) -> np.ndarray:
-        """Probability of a random action in each of `count` environments, annealed once a game."""
+    def epsilon(self) -> float:
+        """Probability of a random action: annealed once for every game."""
         c = self.config
-        rung = np.arange(count) / max(count - 1, 1)
-        ends = c.epsilon_end ** (1 + c.epsilon_ladder * rung)
-        t = self.game_steps[self.game]
-        return np.array([schedules.linear(c.epsilon_start, e, c.epsilon_decay, t) for e in ends])
+        return schedules.linear(
+            c.epsilon_start, c.epsilon_end, c.epsilon_decay, self.game_steps[self.game]
+        )
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """Epsilon-greedy actions [N] for obs [N, 4, 84, 84]."""
         rng, count = self.explore_rng, len(obs)
-        epsilon = 0.0 if self.config.noisy else self.epsilon(count)
+        epsilon = 0.0 if self.config.noisy else self.epsilon()
         allowed = self.allowed[self.game]
         random = rng.random(count) < epsilon
         actions = allowed[rng.integers(len(allowed), size=count)]
@@ -208,8 +207,7 @@ class Agent:
 
     def diagnostics(self) -> dict[str, float]:
         """Numbers of the last update and of the schedules, for the log."""
-        epsilon = float(self.epsilon(self.config.num_envs).mean())
-        out = {"agent/epsilon": epsilon, "agent/replay": float(len(self.replay))}
+        out = {"agent/epsilon": self.epsilon(), "agent/replay": float(len(self.replay))}
         if self.last is None:
             return out
         self.learner.check_finite(self.last)

@@ -36,12 +36,12 @@ class AgentConfig:
     hidden: int = 256  # units of each stream's hidden layer
 
     # -- optimisation -------------------------------------------------------------------------
-    learning_rate: float = 3e-4  # Adam step size; BBF: 1e-4 at four times the updates
+    learning_rate: float = 1e-4  # Adam step size (3e-4 stalls on RoadRunner)
     adam_eps: float = 1.5e-4  # Adam epsilon
     weight_decay: float = 0.0  # AdamW decay (decoupled), per unit of learning rate
     max_grad_norm: float = 10.0  # global norm; 0 = no clipping
     batch_size: int = 32  # transitions an update
-    updates_per_step: float = 0.5  # optimiser updates per agent step: the fixed update ratio
+    updates_per_step: float = 1.0  # optimiser updates per agent step: the fixed update ratio
     learn_start: int = 1_600  # agent steps before the first update
     target_period: int = 1  # updates between two target updates
     target_tau: float = 0.005  # share of the online weights mixed in at each; 1 = hard copy
@@ -49,9 +49,7 @@ class AgentConfig:
 
     # -- exploration --------------------------------------------------------------------------
     epsilon_start: float = 1.0  # probability of a random action when a game is first met
-    epsilon_end: float = 0.1  # probability afterwards, in the environment that explores most
-    epsilon_ladder: float = 2.0  # environment i of N has epsilon_end^(1 + ladder * i / (N - 1))
-    # (Horgan 2018, Ape-X, with 0.4 and 7 for hundreds of actors); 0 = the same everywhere
+    epsilon_end: float = 0.01  # probability afterwards
     epsilon_decay: int = 2_500  # agent steps of the game's first visit, linear
     eval_epsilon: float = 0.001  # probability of a random action in evaluations
 
@@ -89,7 +87,6 @@ class AgentConfig:
             "max_grad_norm",
             "learn_start",
             "epsilon_decay",
-            "epsilon_ladder",
             "spike_rate_weight",
             "noisy_sigma",
         ]:
