@@ -16,7 +16,9 @@ def test_catch_is_solved(tmp_path, encoder, capsys):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     curve = [np.mean(line["returns"]) for line in lines if line["kind"] == "eval"]
     assert curve[0] < 0.2, "solved before it was trained: the task proves nothing"
-    assert curve[-1] >= 0.8  # 1 is a catch in every episode, -0.5 is random play
+    # 1 is a catch in every episode, -0.5 is random play. The last three evaluations together: the
+    # policy still changes between them, and another machine's rounding makes another run.
+    assert np.mean(curve[-3:]) >= 0.8
     if encoder == "spiking":
         rates = [line for line in lines if line["kind"] == "train"][-1]
         active = [v for k, v in rates.items() if k.startswith("spikes/rate/")]
