@@ -23,9 +23,16 @@ train: setup
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
 
+# The quick benchmarks, one after the other, on an otherwise idle machine (about 20 minutes).
+BENCHMARKS := throughput encoder replay evaluation_throughput episodic event_core
+bench: setup
+	@PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
+	@for name in $(BENCHMARKS); do echo "benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python benchmarks/readme.py
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

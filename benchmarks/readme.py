@@ -89,9 +89,19 @@ def encoder() -> str:
 
 def evaluation_throughput() -> str:
     result = load("evaluation_throughput")
-    head, rows = ["game", "policy", "of the bare emulator"], []
-    for row in result["rows"]:
-        rows.append([row["game"], row["policy"], f"{row['ratio']:.2f}x"])
+    policies = {"random": "random actions", "der": "conv network of DER size"}
+    rows = [
+        [
+            row["game"],
+            policies[row["policy"]],
+            f"{row['evaluation_steps_per_s']:,}",
+            f"{row['bare_steps_per_s']:,}",
+            f"{row['ratio']:.2f}x",
+            f"{row['cpu_ratio']:.2f}x",
+        ]
+        for row in result["results"]
+    ]
+    head = ["game", "policy", "evaluation", "bare", "ratio", "ratio of processor time"]
     return markdown(head, rows) + source("evaluation_throughput", result)
 
 
@@ -118,7 +128,7 @@ def quickstart() -> str:
     return markdown(result["head"], rows) + tail + source("quickstart", result)
 
 
-def laptop() -> str:
+def laptop_memory() -> str:
     result = load("laptop_memory")
     rows = [["peak memory with a full replay", f"{result['peak_memory_mb'] / 1e3:.2f} GB"]]
     return markdown(["", ""], rows) + source("laptop_memory", result)
@@ -131,7 +141,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "evaluation_throughput": evaluation_throughput,
     "replay": replay,
     "quickstart": quickstart,
-    "laptop": laptop,
+    "laptop_memory": laptop_memory,
 }
 
 
