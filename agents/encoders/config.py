@@ -13,11 +13,13 @@ SURROGATES = ("triangle", "boxcar")
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Values of one encoder. Those after `width` concern kind=spiking alone."""
+    """Values of one encoder. Those after `calibrated` concern kind=spiking, except where named."""
 
     kind: str = "spiking"  # spiking: LIF over the four frames; conv: ReLU twin, frames as channels
     size: str = "der"  # der: van Hasselt 2019; nature: Mnih 2015; impala: Espeholt 2018, fig. 3
     width: float = 1.0  # factor on the channels of every layer (1 = the published numbers)
+    calibrated: bool = True  # kind=conv: start with the same care as the spiking layers (dc_gain,
+    # bias_init below, unit variance); false = He's initialisation and biases of 0, as published
 
     # -- LIF neuron: v <- leak v + drive; spike where v > threshold; v <- 0 on a spike ------------
     leak_init: float = 0.5  # 1 / time step; share of v kept each frame; learned per channel.

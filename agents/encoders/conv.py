@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from agents.encoders.base import Encoder, Encoding, LayerSpec, check_obs
 from agents.encoders.config import EncoderConfig
 from agents.encoders.geometry import STACK, ConvShape, conv_shapes
+from agents.encoders.initial import generated_frames, init_bias, init_kernels
 from agents.encoders.patches import PatchTwin
 from agents.encoders.patches import fits as patches_fit
 
@@ -33,8 +34,11 @@ class ConvLayer(nn.Module):
         self.to(memory_format=torch.channels_last)  # halves the time of small CPU convolutions
 
     def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.drive(x))
+
+    def drive(self, x: Tensor) -> Tensor:
         x = x[..., : self.shape.in_size, : self.shape.in_size]
-        return F.relu(F.conv2d(x, self.weight, self.bias, self.shape.stride))
+        return F.conv2d(x, self.weight, self.bias, self.shape.stride)
 
 
 class ConvEncoder(Encoder):
@@ -50,6 +54,20 @@ class ConvEncoder(Encoder):
         self.shapes, self.patches = shapes, config.fused and patches_fit(shapes)
         units = torch.tensor([float(n) for n in self.layer_neurons])
         self.register_buffer("units", units, persistent=False)
+        if config.calibrated:
+            self._calibrate(config, rng)
+
+    @torch.no_grad()
+    def _calibrate(self, config: EncoderConfig, rng: Generator | None) -> None:
+        """Start as the spiking encoder does: kernels nearly blind to flat brightness, each layer's
+        drive of unit variance on generated frames (LSUV, Mishkin 2016), biases spread over the
+        channels."""
+        x = self._input(generated_frames(32, rng))
+        for layer in self.layers:
+            init_kernels(layer.weight, (2, 3), config.dc_gain, rng)
+            layer.weight.div_(layer.drive(x).std())
+            init_bias(layer.bias, config.bias_init, rng)
+            x = F.relu(layer.drive(x))
 
     def forward(self, obs: Tensor) -> Encoding:
         check_obs(obs)
@@ -62,14 +80,16 @@ class ConvEncoder(Encoder):
 
     def forward_reference(self, obs: Tensor) -> Encoding:
         """The encoder in plain torch: every device and size."""
-        crop = self.shapes[0].crop
-        x = obs[:, :, crop:, crop:].to(self.layers[0].weight.dtype) * PIXEL
-        x = x.contiguous(memory_format=torch.channels_last)
-        active = []
+        x, active = self._input(obs), []
         for layer in self.layers:
             x = layer(x)
             active.append(active_units(x))
         return activity(x.permute(0, 2, 3, 1).flatten(1), torch.stack(active), self.units)
+
+    def _input(self, obs: Tensor) -> Tensor:
+        crop = self.shapes[0].crop
+        x = obs[:, :, crop:, crop:].to(self.layers[0].weight.dtype) * PIXEL
+        return x.contiguous(memory_format=torch.channels_last)
 
     def layers_spec(self) -> list[LayerSpec]:
         return [
