@@ -100,6 +100,11 @@ class Agent:
         self.replay.cut(obs)
 
     # -- acting ---------------------------------------------------------------------------------
+    @property
+    def acting_network(self) -> QNetwork:
+        """The network that chooses actions: the target network where the configuration says so."""
+        return self.learner.target if self.config.act_with_target else self.network
+
     def epsilon(self) -> float:
         """Probability of a random action: annealed once for every game."""
         c = self.config
@@ -130,7 +135,7 @@ class Agent:
 
     def eval_policy(self, obs: np.ndarray, game: int) -> np.ndarray:
         """The policy that evaluations judge: greedy, without noise; changes no state."""
-        network = self.learner.target if self.config.act_with_target else self.network
+        network = self.acting_network
         noise = {k: v.clone() for k, v in network.named_buffers() if "noise_" in k}
         network.quiet()
         try:

@@ -15,6 +15,8 @@ ALLOWED = {
     "training": {"errors", "agents", "memory", "neuromorphic", "envs"},
     "evaluation": {"errors", "agents", "memory", "neuromorphic", "envs"},
 }
+# Command lines, as train.py is: `python -m neuromorphic` must load runs, its package must not.
+COMMANDS = {"neuromorphic/__main__.py": {"training"}}
 PARTS = {*ALLOWED, "train", "evaluate", "benchmarks", "tests"}
 
 
@@ -38,8 +40,16 @@ def files(part: str) -> list[Path]:
 def test_part_imports_only_what_it_may(part):
     assert files(part), f"{part} has no files"
     for path in files(part):
-        forbidden = imported_parts(path) - ALLOWED[part] - {part}
+        own = {part, *COMMANDS.get(path.relative_to(ROOT).as_posix(), ())}
+        forbidden = imported_parts(path) - ALLOWED[part] - own
         assert not forbidden, f"{path.relative_to(ROOT)} imports {sorted(forbidden)}"
+
+
+def test_nothing_imports_a_command_line():
+    for path in ROOT.rglob("*.py"):
+        if path.is_relative_to(ROOT / "tests") or ".venv" in path.parts:
+            continue
+        assert "neuromorphic.__main__" not in path.read_text(), path
 
 
 def test_no_file_is_longer_than_seven_hundred_lines():

@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
 
 from agents.config import AgentConfig
 from agents.encoders import EncoderConfig
@@ -139,6 +140,23 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
         raise
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_one_line(error)) from error
+    assert isinstance(config, RunConfig)
+    return config
+
+
+def read_config(path: Path) -> RunConfig:
+    """The configuration of a run from its config.yaml; keys it does not name have their defaults.
+
+    Raises:
+        UserError: not readable, a key that this version does not know, a value out of range.
+    """
+    try:
+        schema = _writable(OmegaConf.structured(RunConfig))
+        config = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.load(path)))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: {_one_line(error)}") from error
     assert isinstance(config, RunConfig)
     return config
 

@@ -105,6 +105,11 @@ class SpikingEncoder(Encoder):
             x = layer.lif(drive).movedim(-1, 2)
 
     def layers_spec(self) -> list[LayerSpec]:
+        if self.config.k_wta:
+            raise NotImplementedError(
+                "k-winners-take-all compares the neurons of a whole layer, which plain layers "
+                "cannot express: use encoder.k_wta=0"
+            )
         return [
             LayerSpec(
                 name=layer.shape.name,

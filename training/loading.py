@@ -1,0 +1,73 @@
+"""Loads a trained run from its folder: configuration, agent, and an evaluator of its games.
+
+    run = load_run("runs/x")
+    evaluator = Evaluator(**run.evaluator_settings(episodes=20))
+
+Nothing in the folder is changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.agent import Agent
+from envs import TaskSequence
+from errors import UserError
+from training.build import build_agent, named_seeds, shared_outputs
+from training.checkpoint import CheckpointStore
+from training.config import RunConfig, read_config
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run as its checkpoint left it; the agent has no replay."""
+
+    path: Path
+    step: int  # agent steps at the checkpoint
+    config: RunConfig
+    sequence: TaskSequence
+    agent: Agent
+
+    def evaluator_settings(self, **changes: Any) -> dict[str, Any]:
+        """Arguments of `evaluation.evaluator.Evaluator`; `changes` replace single ones."""
+        config = self.config
+        settings = {
+            "games": [self.sequence.game_task(game) for game in self.sequence.games],
+            "protocol": config.protocol,
+            "episodes": config.eval.final_episodes or config.eval.episodes,
+            "num_envs": config.eval.num_envs,
+            "seed": named_seeds(config.seed)["eval"],
+            "max_steps": config.eval.max_steps,
+            "epsilon": config.agent.eval_epsilon,
+            "full_actions": shared_outputs(config),
+        }
+        return settings | changes
+
+
+def load_run(path: Path | str, step: int | None = None, device: str = "cpu") -> LoadedRun:
+    """The run in folder `path` at checkpoint `step`, by default the newest.
+
+    Raises:
+        UserError: no run there, no such checkpoint, a damaged one, one of another version.
+    """
+    path = Path(path)
+    file = path / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"run={path}: no run there ({file} is missing); train one first")
+    config = read_config(file)
+    store = CheckpointStore(path / "checkpoints", config.checkpoint.keep)
+    state = store.load(step)
+    agent = build_agent(config, torch.device(device))
+    try:
+        agent.load_state_dict(state["agent"])
+        reached = int(state["progress"]["step"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: its checkpoint does not fit this program ({error}): use the version that "
+            "trained it"
+        ) from error
+    return LoadedRun(path, reached, config, config.sequence.tasks(), agent)
