@@ -20,8 +20,10 @@ class AgentConfig:
     n_step_start: int = 10  # steps; n-step return at the first update
     n_step_end: int = 3  # steps; after the anneal
     gamma_start: float = 0.97  # 1 / agent step
-    gamma_end: float = 0.997  # 1 / agent step
-    anneal_updates: int = 5_000  # optimiser updates over which n and gamma move (exponentially)
+    # 0.997 fills the support at game scores of RoadRunner and leaves gaps between actions of 0.02;
+    # 0.99 reached 8,490 after 20k steps instead of 6,600. [measured, seed 104]
+    gamma_end: float = 0.99  # 1 / agent step
+    anneal_updates: int = 10_000  # optimiser updates over which n and gamma move (exponentially)
     anneal_restart: bool = True  # anew when a game is met for the first time, as BBF at its resets
     double: bool = True  # action of the bootstrap chosen by the online network (van Hasselt 2016)
     reward_transform: str = "clip"  # clip: to [-1, 1]; none: raw rewards
