@@ -70,7 +70,12 @@ def train(argv: Sequence[str]) -> int:
     folder = RunFolder(config)
     folder.write_manifest(config, device, sequence.games)
     print(f"{folder.path}: {describe(sequence, device)}", flush=True)
-    telemetry = Telemetry(folder.path, sequence.games, board_figures)
+    agent = build_agent(config, device)
+    telemetry = Telemetry(
+        folder.path,
+        sequence.games,
+        lambda curves, schedule: board_figures(curves, schedule) | agent.figures(),
+    )
     evaluator, final_evaluator = (
         Evaluator(
             [sequence.game_task(game) for game in sequence.games],
@@ -88,7 +93,7 @@ def train(argv: Sequence[str]) -> int:
         runner = Runner(
             sequence,
             lambda task, visit: make_training_env(config, task, visit),
-            build_agent(config, device),
+            agent,
             evaluator,
             final_evaluator,
             continual_metrics,

@@ -11,12 +11,13 @@ Shapes: N environments, A actions, B batch.
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from agents import schedules
+from agents.backend import BackendConfig, EventBackend
 from agents.config import AgentConfig
 from agents.encoders import EncoderConfig, make_encoder
 from agents.learner import Learner, LearnerInputs, LearnerOutputs
@@ -48,6 +49,7 @@ class Agent:
         seed: integer, split into named generators; no global generator is read.
         device: torch device.
         cuda_graph: capture the update as one CUDA graph (CUDA only).
+        backend: what the acting encoder runs on; None for PyTorch.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Agent:
         seed: int,
         device: torch.device | str = "cpu",
         cuda_graph: bool = False,
+        backend: BackendConfig | None = None,
     ) -> None:
         self.config, self.total_steps = config, total_steps
         self.device = torch.device(device)
@@ -87,6 +90,9 @@ class Agent:
         self.steps = 0  # agent steps of the run
         self.game_steps = [0] * len(masks)  # agent steps in each game
         self.last: LearnerOutputs | None = None
+        self.backend: EventBackend | None = None
+        if backend is not None and backend.name == "event_core":
+            self.backend = EventBackend(backend, self.acting_network)
 
     # -- tasks ----------------------------------------------------------------------------------
     def begin_task(self, game: int) -> None:
@@ -123,23 +129,28 @@ class Agent:
             return actions  # nothing learned yet, or nothing to ask the network for
         if self.config.noisy:
             self.network.resample_noise(self.noise)
-        greedy = self.greedy(obs, self.game, self.config.act_with_target)
+        network = self.acting_network
+        if self.backend is not None:
+            self.backend.see(obs)
+            network = self.backend.acting(self.learner.updates)
+        greedy = self.greedy(obs, self.game, network)
         return np.where(random, actions, greedy)
 
     @torch.no_grad()
-    def greedy(self, obs: np.ndarray, game: int, target: bool = False) -> np.ndarray:
-        """Greedy actions [N] in the game with this index."""
-        network = self.learner.target if target else self.network
+    def greedy(self, obs: np.ndarray, game: int, network: QNetwork) -> np.ndarray:
+        """Greedy actions [N] of `network` in the game with this index."""
         q = network(torch.from_numpy(obs).to(self.device)).q
         return masked_argmax(q, self.masks[game].expand_as(q)).cpu().numpy()
 
     def eval_policy(self, obs: np.ndarray, game: int) -> np.ndarray:
         """The policy that evaluations judge: greedy, without noise; changes no state."""
         network = self.acting_network
+        if self.backend is not None:
+            network = self.backend.judging(self.learner.updates)
         noise = {k: v.clone() for k, v in network.named_buffers() if "noise_" in k}
         network.quiet()
         try:
-            return self.greedy(obs, game, self.config.act_with_target)
+            return self.greedy(obs, game, network)
         finally:
             for name, buffer in network.named_buffers():
                 if name in noise:
@@ -213,6 +224,8 @@ class Agent:
     def diagnostics(self) -> dict[str, float]:
         """Numbers of the last update and of the schedules, for the log."""
         out = {"agent/epsilon": self.epsilon(), "agent/replay": float(len(self.replay))}
+        if self.backend is not None:
+            out |= self.backend.diagnostics()
         if self.last is None:
             return out
         self.learner.check_finite(self.last)
@@ -225,9 +238,14 @@ class Agent:
                 out[f"loss/{name}"] = value.item()
         return out
 
+    def figures(self) -> dict[str, Any]:
+        """Pictures for TensorBoard by tag."""
+        return self.backend.figures() if self.backend is not None else {}
+
     # -- state ----------------------------------------------------------------------------------
     def state_dict(self) -> dict:
-        return {
+        backend = {"backend": self.backend.state_dict()} if self.backend is not None else {}
+        return backend | {
             "learner": self.learner.state_dict(),
             "game": self.game,
             "steps": self.steps,
@@ -245,5 +263,7 @@ class Agent:
         self.explore_rng.bit_generator.state = state["explore_rng"]
         self.sample_rng.bit_generator.state = state["sample_rng"]
         self.noise.set_state(state["noise"])
+        if self.backend is not None:
+            self.backend.load_state_dict(state["backend"])
         if state["last"] is not None:  # the next line of the log may come before the next update
             self.last = LearnerOutputs(torch.zeros(0), dict(state["last"]))

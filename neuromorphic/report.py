@@ -1,12 +1,18 @@
-"""The placement for people: a table and a picture."""
+"""The placement and a decision for people: a table, a mesh, a raster of spikes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .compile import CoreProgram
+from .core import CoreResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def placement_rows(program: CoreProgram) -> list[dict]:
@@ -105,3 +111,43 @@ def draw_placement(program: CoreProgram, path: Path | str) -> None:
     axes.set_title(f"{core.name}: {len(rows)} cores, shade = fullest resource", size=9)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
     figure.savefig(path, dpi=120)
+
+
+def draw_raster(
+    result: CoreResult, frames: np.ndarray, names: Sequence[str], path: Path | str | None = None
+) -> Figure:
+    """One decision: frames uint8 [T, H, W] above, below them each layer's neurons over the steps.
+
+    result: of `core.run(frames, record=True)`. Each tick is a spike; a layer's rows are its
+    neurons, channel by channel. Saved to `path` where one is given.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    steps = len(frames)
+    rasters = [result.layer_raster(i)[0].reshape(steps, -1) for i in range(len(names))]  # [T, N]
+    figure = Figure(figsize=(1.8 * steps + 1, 2.2 + 2.2 * len(names)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(1 + len(names), steps, height_ratios=[1.4] + [1.6] * len(names))
+    for t, frame in enumerate(frames):
+        axes = figure.add_subplot(grid[0, t])
+        axes.imshow(frame, cmap="gray", vmin=0, vmax=255)
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(f"frame {t + 1}", size=8)
+    for number, (name, raster) in enumerate(zip(names, rasters), 1):
+        axes = figure.add_subplot(grid[number, :])
+        step, neuron = np.nonzero(raster)
+        # spread within the step by channel, so that dense layers do not paint one column
+        x = step + 0.1 + 0.8 * (neuron / raster.shape[1])
+        axes.scatter(x, neuron, s=0.4, marker="|", color="#0072B2", linewidths=0.4)
+        axes.set(xlim=(0, steps), ylim=(0, raster.shape[1]), xticks=range(steps + 1))
+        share = raster.mean()
+        axes.set_title(f"{name}: {raster.sum():,} spikes, {share:.1%} of neurons a step", size=8)
+        axes.set_ylabel("neuron", size=8)
+        axes.tick_params(labelsize=7)
+        for t in range(1, steps):
+            axes.axvline(t, color="#cccccc", linewidth=0.8)
+    axes.set_xlabel("time step", size=8)
+    if path is not None:
+        figure.savefig(path, dpi=120)
+    return figure

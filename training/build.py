@@ -62,4 +62,5 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
         seed=named_seeds(config.seed)["agent"],
         device=device,
         cuda_graph=config.device.cuda_graph and device.type == "cuda",
+        backend=config.backend,
     )

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+from agents.backend import BackendConfig
 from agents.config import AgentConfig
 from agents.encoders import EncoderConfig
 from envs import ProtocolConfig, TaskSequence, parse_task
@@ -99,6 +100,7 @@ class RunConfig:
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    backend: BackendConfig = field(default_factory=BackendConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
@@ -109,6 +111,12 @@ class RunConfig:
         require(
             self.display in ("auto", "plain", "off"),
             f"display={self.display}: use auto, plain or off",
+        )
+        plain = self.encoder.size != "impala" and self.encoder.k_wta == 0.0
+        require(
+            self.backend.name == "torch" or (self.encoder.kind == "spiking" and plain),
+            "backend=event_core runs plain spiking layers: set encoder.kind=spiking, encoder.size="
+            "der or nature, encoder.k_wta=0; or set backend=torch",
         )
 
 
