@@ -47,6 +47,9 @@ Policy = Callable[[np.ndarray, EvalGame], np.ndarray]
 """policy(obs uint8 [N, 4, 84, 84], game) -> outputs int [N]. `obs` is only lent for the call, N is
 constant for a game's group of slots, and rows may belong to slots that have finished."""
 
+Watch = Callable[[np.ndarray, EvalGame], None]
+"""watch(obs uint8 [n, 4, 84, 84], game): the observations that are really decided on, each once."""
+
 
 class Evaluator:
     """Plays complete episodes of several games with a policy that is handed in.
@@ -118,9 +121,11 @@ class Evaluator:
         return self.evaluate_all(policy, [game])[game]
 
     def evaluate_all(
-        self, policy: Policy, games: Iterable[str] | None = None
+        self, policy: Policy, games: Iterable[str] | None = None, watch: Watch | None = None
     ) -> dict[str, EvalResult]:
         """Play all episodes of several games (None: all), starting one where another runs out.
+
+        watch: told of every decision of every episode, before the emulators step.
 
         The results are those of `evaluate` game by game; only idle time at the end is saved.
         """
@@ -144,7 +149,7 @@ class Evaluator:
                     busy += group.size
                 moved = False
                 for name, group in playing:
-                    moved |= group.turn(policy, self._games[name])
+                    moved |= group.turn(policy, self._games[name], watch)
                 playing = [(name, group) for name, group in playing if group.unfinished]
                 if not moved and playing:
                     pending = [f for _, group in playing for f in group.pending()]
@@ -220,7 +225,7 @@ class _Group:
         for j in range(self.size):
             self._start_episode(j)
 
-    def turn(self, policy: Policy, game: EvalGame) -> bool:
+    def turn(self, policy: Policy, game: EvalGame, watch: Watch | None) -> bool:
         """Take in what the emulators did, let the policy choose, send; False if none is ready."""
         for j in np.flatnonzero(self._stepping):
             self._receive(j)
@@ -233,6 +238,8 @@ class _Group:
             return False
         chosen = self._explore(np.asarray(policy(self._obs, game)))
         ready = np.flatnonzero(self._stepping)
+        if watch is not None:
+            watch(self._obs[ready], game)
         for j, action in zip(ready, self._actions.translate(chosen[ready])):
             self._cores[j].send(np.array([action]))
         return True

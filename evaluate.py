@@ -1,0 +1,61 @@
+"""Judge trained runs.
+
+    python evaluate.py run=runs/x backend=torch,event_core [episodes=20] [core=loihi2]
+
+One key says what is compared: `backend` plays the same agent on several backends.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from errors import UserError, require
+
+Options = dict[str, str]
+
+
+def _backends(options: Options) -> None:
+    from evaluation.backends import main
+    from training.loading import load_run
+    from training.threads import configure_threads
+
+    require("run" in options, "backend= needs run=, the folder of a trained run")
+    step = options.get("step")
+    require(step is None or step.isdecimal(), f"step={step} is no checkpoint's number")
+    run = load_run(options["run"], None if step is None else int(step))
+    configure_threads(run.config.device.learner_threads)
+    main(run, options)
+
+
+BRANCHES: dict[str, Callable[[Options], None]] = {"backend": _backends}
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """key=value words as a dictionary."""
+    options: Options = {}
+    for word in argv:
+        key, equals, value = word.partition("=")
+        require(bool(key and equals and value), f"'{word}' is not of the form key=value")
+        require(key not in options, f"{key}= is given twice")
+        options[key] = value
+    return options
+
+
+def main(argv: Sequence[str]) -> int:
+    if not argv or any(a in ("-h", "--help") for a in argv):
+        print(__doc__)
+        return 0 if argv else 2
+    try:
+        options = parse(argv)
+        branch = next((b for key, b in BRANCHES.items() if key in options), None)
+        require(branch is not None, f"nothing to compare: give one of {'=, '.join(BRANCHES)}=")
+        branch(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
