@@ -102,7 +102,15 @@ def draw_placement(program: CoreProgram, path: Path | str) -> None:
         x, y = column + cell * (place % side), line + cell * (place // side)
         colour = colours[(row["layer"] - 1) % len(colours)]
         axes.add_patch(
-            Rectangle((x, y), cell, cell, facecolor=colour, alpha=0.25 + 0.75 * min(1.0, load))
+            Rectangle(
+                (x, y),
+                cell,
+                cell,
+                facecolor=colour,
+                edgecolor="white",
+                linewidth=0.8,
+                alpha=0.25 + 0.75 * min(1.0, load),
+            )
         )
         axes.text(x + cell / 2, y + cell / 2, str(row["core"]), ha="center", va="center", size=6)
     for layer in sorted({row["layer"] for row in rows}):
@@ -116,16 +124,16 @@ def draw_placement(program: CoreProgram, path: Path | str) -> None:
 def draw_raster(
     result: CoreResult, frames: np.ndarray, names: Sequence[str], path: Path | str | None = None
 ) -> Figure:
-    """One decision: frames uint8 [T, H, W] above, below them each layer's neurons over the steps.
+    """One decision: frames uint8 [T, H, W] above, below them each layer's spikes in each step.
 
-    result: of `core.run(frames, record=True)`. Each tick is a spike; a layer's rows are its
-    neurons, channel by channel. Saved to `path` where one is given.
+    result: of `core.run(frames, record=True)`. A layer's rows are its channels; within a time step
+    its positions lie side by side, row of the image by row. Saved to `path` where one is given.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     steps = len(frames)
-    rasters = [result.layer_raster(i)[0].reshape(steps, -1) for i in range(len(names))]  # [T, N]
+    rasters = [result.layer_raster(i)[0] for i in range(len(names))]  # [T, C, H, W]
     figure = Figure(figsize=(1.8 * steps + 1, 2.2 + 2.2 * len(names)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(1 + len(names), steps, height_ratios=[1.4] + [1.6] * len(names))
@@ -136,17 +144,19 @@ def draw_raster(
         axes.set_title(f"frame {t + 1}", size=8)
     for number, (name, raster) in enumerate(zip(names, rasters), 1):
         axes = figure.add_subplot(grid[number, :])
-        step, neuron = np.nonzero(raster)
-        # spread within the step by channel, so that dense layers do not paint one column
-        x = step + 0.1 + 0.8 * (neuron / raster.shape[1])
-        axes.scatter(x, neuron, s=0.4, marker="|", color="#0072B2", linewidths=0.4)
-        axes.set(xlim=(0, steps), ylim=(0, raster.shape[1]), xticks=range(steps + 1))
+        channels = raster.shape[1]
+        lines = raster.reshape(steps, channels, -1).transpose(1, 0, 2).reshape(channels, -1)
+        axes.imshow(
+            lines, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="antialiased",
+            extent=(0, steps, channels, 0),
+        )  # fmt: skip
+        axes.set_xticks(range(steps + 1))
         share = raster.mean()
         axes.set_title(f"{name}: {raster.sum():,} spikes, {share:.1%} of neurons a step", size=8)
-        axes.set_ylabel("neuron", size=8)
+        axes.set_ylabel("channel", size=8)
         axes.tick_params(labelsize=7)
         for t in range(1, steps):
-            axes.axvline(t, color="#cccccc", linewidth=0.8)
+            axes.axvline(t, color="#888888", linewidth=0.8)
     axes.set_xlabel("time step", size=8)
     if path is not None:
         figure.savefig(path, dpi=120)

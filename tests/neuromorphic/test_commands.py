@@ -8,25 +8,23 @@ from tests.test_command_line import TINY
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A folder with a spiking and a convolutional run, hardly trained."""
-    folder = tmp_path_factory.mktemp("runs")
-    for kind in ("spiking", "conv"):
-        games, encoder = "sequence.games=[catch]", f"encoder={kind}"
-        assert train.main([*TINY, games, encoder, f"run={folder / kind}"]) == 0
+def run(tmp_path_factory):
+    """A run, hardly trained."""
+    folder = tmp_path_factory.mktemp("runs") / "spiking"
+    assert train.main([*TINY, "sequence.games=[catch]", f"run={folder}"]) == 0
     return folder
 
 
 @pytest.mark.parametrize("core", ["loihi1", "loihi2", "ideal"])
-def test_compile_prints_a_table_and_draws(runs, capsys, core):
-    assert main(["compile", f"run={runs / 'spiking'}", f"core={core}"]) == 0
+def test_compile_prints_a_table_and_draws(run, capsys, core):
+    assert main(["compile", f"run={run}", f"core={core}"]) == 0
     out = capsys.readouterr().out
     assert "7,776 neurons" in out  # 32 x 15 x 15 and 64 x 3 x 3
-    assert (runs / "spiking" / "report" / f"placement_{core}.png").stat().st_size > 3000
+    assert (run / "report" / f"placement_{core}.png").stat().st_size > 3000
 
 
-def test_export_reads_its_file_again(runs, capsys, tmp_path):
-    assert main(["export", f"run={runs / 'spiking'}", f"out={tmp_path / 'encoder.nir'}"]) == 0
+def test_export_reads_its_file_again(run, capsys, tmp_path):
+    assert main(["export", f"run={run}", f"out={tmp_path / 'encoder.nir'}"]) == 0
     assert "spikes of 64 decisions are the same" in capsys.readouterr().out
 
 
@@ -41,14 +39,12 @@ def test_export_reads_its_file_again(runs, capsys, tmp_path):
         (["compile", "run={spiking}", "weight_bits=x"], "weight_bits=x is not a number"),
         (["compile", "run={spiking}", "weight_bits=9"], "outside 2..8"),
         (["compile", "run={spiking}", "out=place.txt"], "the picture is a .png"),
-        (["compile", "run={conv}"], "needs encoder.kind=spiking"),
         (["export", "run={spiking}"], "export needs out="),
         (["export", "run={spiking}", "out=x.nir", "dt=0"], "must be a positive number"),
     ],
 )
-def test_bad_input_is_one_line(runs, capsys, argv, said):
-    paths = {kind: runs / kind for kind in ("spiking", "conv")}
-    assert main([word.format(**paths) for word in argv]) == 2
+def test_bad_input_is_one_line(run, capsys, argv, said):
+    assert main([word.format(spiking=run) for word in argv]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
