@@ -47,8 +47,8 @@ class AgentConfig:
     learn_start: int = 1_600  # agent steps before the first update
     target_period: int = 1  # updates between two target updates
     target_tau: float = 0.005  # share of the online weights mixed in at each; 1 = hard copy
-    # BBF acts with the target network; the churn of the online one explores more (Schaul 2022,
-    # 2206.00730): 8,630 instead of 5,470 on RoadRunner after 12k steps. [measured, seed 111]
+    # The online network's churn explores (Schaul 2022, 2206.00730); BBF acts with the target. No
+    # difference beyond the noise on RoadRunner (12k steps, seeds 111 to 113: 4,130 and 3,430).
     act_with_target: bool = False  # greedy actions from the target network or the online one
 
     # -- exploration --------------------------------------------------------------------------
