@@ -47,9 +47,9 @@ class AgentConfig:
     learn_start: int = 1_600  # agent steps before the first update
     target_period: int = 1  # updates between two target updates
     target_tau: float = 0.005  # share of the online weights mixed in at each; 1 = hard copy
-    # The online network's churn explores (Schaul 2022, 2206.00730); BBF acts with the target. No
-    # difference beyond the noise on RoadRunner (12k steps, seeds 111 to 113: 4,130 and 3,430).
-    act_with_target: bool = False  # greedy actions from the target network or the online one
+    # The online network's churn explores (Schaul 2022, 2206.00730), the target's mean is steadier.
+    # No difference beyond the noise on RoadRunner (12k steps, seeds 111 to 113: 4,130 and 3,430).
+    act_with_target: bool = True  # greedy actions from the target network (BBF) or the online one
 
     # -- exploration --------------------------------------------------------------------------
     epsilon_start: float = 1.0  # probability of a random action when a game is first met
