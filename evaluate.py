@@ -1,6 +1,7 @@
 """Judge trained runs.
 
     python evaluate.py run=runs/x backend=torch,event_core [episodes=20] [core=loihi2]
+        [neurobench=true]
 
 One key says what is compared: `backend` plays the same agent on several backends.
 """

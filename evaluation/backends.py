@@ -32,7 +32,7 @@ from evaluation.evaluator import EvalGame, Evaluator
 from neuromorphic import TABLES, Ledger
 from neuromorphic.prices import MAC
 
-KEYS = ("run", "step", "backend", "games", "episodes", "core", "chips", "weight_bits")
+KEYS = ("run", "step", "backend", "games", "episodes", "core", "chips", "weight_bits", "neurobench")
 LOGGED = 256  # observations kept of a game, for timing and for the raster
 REPETITIONS = 2000  # bootstrap resamplings
 
@@ -263,6 +263,12 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     for game in games:
         there = ", ".join(run.sequence.games)
         require(game in run.sequence.games, f"games={game}: this run knows {there}")
+    wanted = options.get("neurobench", "false")
+    require(wanted in ("true", "false"), f"neurobench={wanted} is neither true nor false")
+    require(
+        wanted == "false" or "event_core" in backends,
+        "neurobench=true judges the core's network: name event_core in backend=",
+    )
     config = BackendConfig(
         "event_core",
         options.get("core", run.config.backend.core),
@@ -272,6 +278,13 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     episodes = _whole(options, "episodes", 20)
     report = compare_backends(run, backends, games, episodes, config)
     contest = report.pop("contest")
+    if options.get("neurobench", "false") == "true":
+        from evaluation.neurobench_metrics import neurobench_metrics
+
+        program = contest.event.encoder.core.program
+        for game, numbers in report["games"].items():
+            logged = np.stack(contest.notes["event_core", game].logged)
+            numbers["neurobench"] = neurobench_metrics(program, logged)
     command = " ".join(["python evaluate.py", *(f"{k}={v}" for k, v in options.items())])
     report = {"command": command} | report
     folder = run.path / "report"

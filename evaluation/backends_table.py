@@ -23,6 +23,11 @@ def backends_table(report: Mapping) -> str:
     if energy:
         out += ["", "energy of a decision on the core, nJ:", *_columns([_HEAD, *energy])]
         out.append("a sum without the unpriced events is a lower bound; static power is left out")
+    bench = [(game, n["neurobench"]) for game, n in report["games"].items() if "neurobench" in n]
+    if bench:
+        names = [name for name in bench[0][1] if name not in ("version", "observations")]
+        lines = [(game, *(f"{numbers[name]:,.4g}" for name in names)) for game, numbers in bench]
+        out += ["", "NeuroBench, a decision:", *_columns([("game", *names), *lines])]
     return "\n".join(out)
 
 

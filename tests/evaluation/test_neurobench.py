@@ -1,0 +1,53 @@
+"""The network that NeuroBench is shown fires as the core does; its counts agree with the ledger."""
+
+import numpy as np
+import pytest
+import torch
+
+from agents.encoders import EncoderConfig, make_encoder
+from errors import UserError
+from evaluation.neurobench_metrics import IntegerNetwork, Stored, neurobench_metrics
+from neuromorphic import CoreSpec, EventCore, compile_encoder
+
+
+@pytest.fixture(scope="module")
+def program():
+    encoder = make_encoder(EncoderConfig(), torch.Generator().manual_seed(3))
+    return compile_encoder(encoder, CoreSpec.loihi2())
+
+
+@pytest.fixture(scope="module")
+def observations():
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (4, 4, 84, 84)).astype(np.uint8)
+
+
+def test_spike_counts_are_those_of_the_core(program, observations):
+    counts = IntegerNetwork(program.network.layers)(torch.from_numpy(observations))
+    latent = EventCore(program).run(observations).latent
+    np.testing.assert_array_equal(counts.permute(0, 2, 3, 1).flatten(1).numpy(), latent)
+    assert latent.any()
+
+
+def test_footprint_has_one_byte_a_weight(program):
+    stored = Stored(program.network.layers)
+    weights = [b for name, b in stored.named_buffers() if name.startswith("weight")]
+    assert [w.element_size() for w in weights] == [1, 1]
+    assert sum(w.numel() for w in weights) == 32 * 25 + 64 * 32 * 25
+
+
+def test_library_and_ledger_count_the_same(program, observations):
+    pytest.importorskip("neurobench")
+    numbers = neurobench_metrics(program, observations)
+    effective = numbers["Effective_MACs"] + numbers["Effective_ACs"]
+    # the library leaves out weights that are zero
+    assert effective == pytest.approx(numbers["ledger_synaptic_ops"], rel=0.05)
+    assert effective <= numbers["ledger_synaptic_ops"]
+
+
+def test_without_the_library_there_is_one_clear_line(program, observations):
+    try:
+        import neurobench  # noqa: F401
+    except ImportError:
+        with pytest.raises(UserError, match="pip install"):
+            neurobench_metrics(program, observations)
