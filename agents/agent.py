@@ -65,18 +65,13 @@ class Agent:
     ) -> None:
         self.config, self.total_steps = config, total_steps
         self.device = torch.device(device)
-        seeds = np.random.SeedSequence(seed).spawn(4)
+        seeds = np.random.SeedSequence(seed).spawn(5)
         self.explore_rng = np.random.default_rng(seeds[0])
         self.sample_rng = np.random.default_rng(seeds[1])
-        init_seed, noise_seed = (int(s.generate_state(1)[0]) for s in seeds[2:])
-        rng = torch.Generator().manual_seed(init_seed)
-        with torch.random.fork_rng(devices=[]):  # layers' own initialisers know no generator
-            torch.random.default_generator.manual_seed(init_seed)
-            network = QNetwork(make_encoder(encoder, rng), masks.shape[1], config)
-        self.network = network.to(self.device)
-        target = copy.deepcopy(self.network)
-        self.learner = Learner(self.network, target, config, encoder.target_rate, cuda_graph)
-        self.noise = torch.Generator(self.device).manual_seed(noise_seed)
+        names = ("init", "noise", "keys")
+        self.seeds = {n: int(s.generate_state(1)[0]) for n, s in zip(names, seeds[2:])}
+        self.build(encoder, masks.shape[1], cuda_graph)
+        self.noise = torch.Generator(self.device).manual_seed(self.seeds["noise"])
         self.replay = ReplayBuffer(
             config.replay_capacity,
             config.num_envs,
@@ -93,6 +88,16 @@ class Agent:
         self.backend: EventBackend | None = None
         if backend is not None and backend.name == "event_core":
             self.backend = EventBackend(backend, self.acting_network)
+
+    def build(self, encoder: EncoderConfig, actions: int, cuda_graph: bool) -> None:
+        """Make `network` and `learner`; agents that learn otherwise put theirs here."""
+        rng = torch.Generator().manual_seed(self.seeds["init"])
+        with torch.random.fork_rng(devices=[]):  # layers' own initialisers know no generator
+            torch.random.default_generator.manual_seed(self.seeds["init"])
+            network = QNetwork(make_encoder(encoder, rng), actions, self.config)
+        self.network = network.to(self.device)
+        target = copy.deepcopy(self.network)
+        self.learner = Learner(self.network, target, self.config, encoder.target_rate, cuda_graph)
 
     # -- tasks ----------------------------------------------------------------------------------
     def begin_task(self, game: int) -> None:
@@ -139,8 +144,12 @@ class Agent:
     @torch.no_grad()
     def greedy(self, obs: np.ndarray, game: int, network: QNetwork) -> np.ndarray:
         """Greedy actions [N] of `network` in the game with this index."""
-        q = network(torch.from_numpy(obs).to(self.device)).q
+        q = self.q_values(obs, game, network)
         return masked_argmax(q, self.masks[game].expand_as(q)).cpu().numpy()
+
+    def q_values(self, obs: np.ndarray, game: int, network: QNetwork) -> torch.Tensor:
+        """Values [N, A] that the agent goes by, on its device, for obs [N, 4, 84, 84]."""
+        return network(torch.from_numpy(obs).to(self.device)).q
 
     def eval_policy(self, obs: np.ndarray, game: int) -> np.ndarray:
         """The policy that evaluations judge: greedy, without noise; changes no state."""
@@ -148,7 +157,8 @@ class Agent:
         if self.backend is not None:
             network = self.backend.judging(self.learner.updates)
         noise = {k: v.clone() for k, v in network.named_buffers() if "noise_" in k}
-        network.quiet()
+        if noise:
+            network.quiet()
         try:
             return self.greedy(obs, game, network)
         finally:
@@ -267,3 +277,10 @@ class Agent:
             self.backend.load_state_dict(state["backend"])
         if state["last"] is not None:  # the next line of the log may come before the next update
             self.last = LearnerOutputs(torch.zeros(0), dict(state["last"]))
+
+    def memory_state(self) -> dict | None:
+        """State of the episodic memory, which a checkpoint keeps apart; this agent has none."""
+        return None
+
+    def load_memory_state(self, state: dict | None) -> None:
+        """The inverse; called after `load_state_dict`."""

@@ -116,7 +116,8 @@ def search(c, queries, k, effort, spare, slots, distances):
                     lanes = (c.size[cell] - 1) % LANES + 1
                     inverse = np.float32(1) / c.scale[cell]
                     fits = _residual(c.centre, cell, inverse, queries, b, bound, residual)
-                    square = c.scale[cell] * c.scale[cell]
+                    # A cell of equal keys: not a denormal number, which training flushes to zero.
+                    square = max(c.scale[cell] * c.scale[cell], np.float32(1e-30))
                 if fits:
                     most_steps = np.int32(min(limit / square, np.float32(2147483520)))
                     address = codes + np.uintp(block) * block_bytes

@@ -17,7 +17,7 @@ import numpy as np
 from errors import UserError
 from memory.batches import Batch, SequenceBatch
 from memory.blocks import BlockArray
-from memory.gather import gather_sequences, gather_windows
+from memory.gather import gather_sequences, gather_windows, stack_slots
 from memory.pool import ArrayPool
 from memory.ring import PUSHED, READY, SLOT, STACK, add_step, cut_streams, first_break, make_ring
 from memory.sum_tree import find_leaves, rebuild, set_leaves
@@ -226,6 +226,29 @@ class ReplayBuffer:
             batch.task,
         )
         return batch
+
+    def newest(self) -> np.ndarray:
+        """Names int64 [N] of the transitions that `add` stored last; -1 where a stream ended."""
+        last = self._ring.last
+        return np.where(last >= 0, self._names(last), -1)
+
+    @property
+    def slots(self) -> int:
+        """Names that differ by less than this are in different places (name % slots)."""
+        return len(self._ring.ready)
+
+    def observations(self, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What was seen before the transitions `names` int64 [M].
+
+        Returns (obs uint8 [K, 4, 84, 84] of those that are still there, there bool [M]).
+        """
+        ring, size = self._ring, self.slots
+        names = np.asarray(names, np.int64)
+        there = (names >= 0) & (names >= ring.counts[PUSHED] - size)
+        there &= names < ring.counts[PUSHED]
+        there &= ring.slots["held"][names % size] == 1
+        stacks = stack_slots(ring, (names[there] % size).astype(np.int32))
+        return ring.frames[stacks].reshape(-1, STACK, *self.frame_shape), there
 
     def _check(self, name: str, steps: int, shift: int) -> None:
         if not 1 <= steps <= self.n_step_max:

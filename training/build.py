@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from agents.agent import Agent
+from agents.episodic import make_agent
 from envs import Task, make_action_set, make_vector_env
 from errors import UserError
 from training.config import RunConfig
@@ -54,7 +55,8 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
         make_action_set(tasks.game_task(game).rom, config.protocol, shared_outputs(config)).mask
         for game in tasks.games
     ]
-    return Agent(
+    return make_agent(
+        config.memory,
         config.agent,
         config.encoder,
         np.stack(masks),

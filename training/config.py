@@ -19,6 +19,7 @@ from yaml import YAMLError
 from agents.backend import BackendConfig
 from agents.config import AgentConfig
 from agents.encoders import EncoderConfig
+from agents.episodic.config import MemoryConfig
 from envs import ProtocolConfig, TaskSequence, parse_task
 from errors import UserError, require
 
@@ -100,6 +101,7 @@ class RunConfig:
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -117,6 +119,17 @@ class RunConfig:
             self.backend.name == "torch" or (self.encoder.kind == "spiking" and plain),
             "backend=event_core runs plain spiking layers: set encoder.kind=spiking, encoder.size="
             "der or nature, encoder.k_wta=0; or set backend=torch",
+        )
+        pure = self.memory.controller in ("nec", "mfec")
+        require(
+            self.backend.name == "torch" or not pure,
+            f"memory.controller={self.memory.controller} acts by its own network: set "
+            "backend=torch, or memory.controller=mix",
+        )
+        require(
+            not (pure and (self.agent.noisy or self.agent.prioritised)),
+            f"memory.controller={self.memory.controller} takes agent.noisy=false and "
+            "agent.prioritised=false",
         )
 
 

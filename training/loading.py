@@ -24,7 +24,7 @@ from training.config import RunConfig, read_config
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run as its checkpoint left it; the agent has no replay."""
+    """A run as its checkpoint left it; the agent's replay is empty unless asked for."""
 
     path: Path
     step: int  # agent steps at the checkpoint
@@ -48,8 +48,12 @@ class LoadedRun:
         return settings | changes
 
 
-def load_run(path: Path | str, step: int | None = None, device: str = "cpu") -> LoadedRun:
+def load_run(
+    path: Path | str, step: int | None = None, device: str = "cpu", with_replay: bool = False
+) -> LoadedRun:
     """The run in folder `path` at checkpoint `step`, by default the newest.
+
+    `with_replay`: its agent gets the replay too, whose frames show what is remembered.
 
     Raises:
         UserError: no run there, no such checkpoint, a damaged one, one of another version.
@@ -64,6 +68,9 @@ def load_run(path: Path | str, step: int | None = None, device: str = "cpu") -> 
     agent = build_agent(config, torch.device(device))
     try:
         agent.load_state_dict(state["agent"])
+        agent.load_memory_state(state.get("memory"))
+        if with_replay:
+            agent.replay.load_state_dict(state["replay"])
         reached = int(state["progress"]["step"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(

@@ -236,6 +236,7 @@ class Runner:
             "progress": vars(p),
             "agent": self.agent.state_dict(),
             "replay": self.agent.replay.state_dict(),
+            "memory": self.agent.memory_state(),
             "env": self.env.state_dict() if self.env is not None else None,
             "telemetry": self.telemetry.state_dict(),
         }
@@ -249,6 +250,7 @@ class Runner:
             self.telemetry.load_state_dict(state["telemetry"])
             self.agent.load_state_dict(state["agent"])
             self.agent.replay.load_state_dict(state["replay"])
+            self.agent.load_memory_state(state.get("memory"))
             if p.in_visit:
                 self.env = self.make_env(self.sequence[p.visit], p.visit)
                 self.env.load_state_dict(state["env"])
