@@ -2,8 +2,10 @@
 
     python evaluate.py run=runs/x backend=torch,event_core [episodes=20] [core=loihi2]
         [neurobench=true]
+    python evaluate.py run=runs/x explain=true [game=krull] [episodes=1] [moments=24]
 
-One key says what is compared: `backend` plays the same agent on several backends.
+One key says what is compared: `backend` plays the same agent on several backends;
+`explain` writes a page of what an agent with episodic memory was reminded of.
 """
 
 from __future__ import annotations
@@ -29,7 +31,18 @@ def _backends(options: Options) -> None:
     main(run, options)
 
 
-BRANCHES: dict[str, Callable[[Options], None]] = {"backend": _backends}
+def _explain(options: Options) -> None:
+    from evaluation.explain import main
+    from training.loading import load_run
+    from training.threads import configure_threads
+
+    require("run" in options, "explain= needs run=, the folder of a trained run")
+    run = load_run(options["run"], with_replay=True)
+    configure_threads(run.config.device.learner_threads)
+    main(run, options)
+
+
+BRANCHES: dict[str, Callable[[Options], None]] = {"backend": _backends, "explain": _explain}
 
 
 def parse(argv: Sequence[str]) -> Options:

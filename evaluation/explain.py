@@ -1,0 +1,158 @@
+"""What an agent was reminded of while it played: a page for whole episodes.
+
+    python evaluate.py run=runs/x explain=true [game=krull] [episodes=1] [moments=24]
+
+Each episode is played by the evaluation policy. The page shows the learned and the remembered
+value of every action taken, how much the memory was trusted, the return that really followed, and
+for moments spread over the episode the frame beside the frames it was compared with.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.episodic import RememberingAgent
+from agents.episodic.figure import Recall, draw_recall
+from envs import ProtocolConfig, Task, make_vector_env
+from errors import require
+from evaluation.report import STYLE
+from evaluation.style import DPI, dress, look, new_figure
+
+ROWS = 6  # recalls in one picture
+
+
+@dataclass(frozen=True)
+class Played:
+    """One episode of L steps."""
+
+    game: str
+    recalls: list[Recall]  # L
+    rewards: np.ndarray  # [L] as the agent's returns count them
+    score: float  # raw return
+    capped: bool
+
+
+def play(
+    agent: RememberingAgent,
+    task: Task,
+    index: int,
+    protocol: ProtocolConfig,
+    seed: int,
+    max_steps: int,
+    full_actions: bool,
+) -> Played:
+    """One episode of the game with this index; the agent's state is left as it was."""
+    env = make_vector_env(task, protocol, 1, seed, training=False, full_actions=full_actions)
+    try:
+        env.reset()
+        recalls, rewards, score, over = [], [], 0.0, False
+        while not over and len(recalls) < max_steps:
+            obs = env.observations.copy()
+            recalls += agent.recalls(obs, index)
+            actions = np.array([recalls[-1].action])
+            _, reward, _, _, info = env.step(actions)
+            score += float(reward[0])
+            rewards.append(float(agent.reward(reward)[0]))
+            over = bool(info["episode_over"][0])
+    finally:
+        env.close()
+    return Played(task.name, recalls, np.array(rewards), score, not over)
+
+
+def timeline(episode: Played, gamma: float, horizon: int) -> Any:
+    """Values and confidence over an episode, with the return that followed."""
+    figure = new_figure(4.2)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    steps = np.arange(len(episode.recalls))
+    returns = np.zeros(len(steps) + 1)
+    for t in steps[::-1]:
+        returns[t] = episode.rewards[t] + gamma * returns[t + 1]
+    if horizon:  # what the memory stores, but for the value it bootstraps from
+        ends = np.minimum(steps + horizon, len(steps))
+        returns = returns[steps] - gamma ** (ends - steps) * returns[ends]
+    upper.plot(steps, [r.slow for r in episode.recalls], label="learned", **look(0))
+    upper.plot(steps, [r.fast for r in episode.recalls], label="remembered", **look(1))
+    upper.plot(steps, returns[: len(steps)], label="what followed", color="#777777", lw=0.8)
+    upper.legend(frameon=False, ncols=3)
+    lower.plot(steps, [r.confidence for r in episode.recalls], **look(2))
+    lower.set_ylim(0, 1)
+    dress(upper, f"{episode.game}: value of the action taken")
+    dress(lower, "confidence of the memory", xlabel="agent steps")
+    return figure
+
+
+def page(episodes: list[Played], names: list[str], agent: RememberingAgent, moments: int) -> str:
+    """The HTML page, pictures embedded."""
+    c = agent.memory_config
+    parts = []
+    for episode in episodes:
+        count = len(episode.recalls)
+        end = "stopped" if episode.capped else "over"
+        parts.append(f"<h2>{escape(episode.game)}</h2><p>Return {episode.score:g}, {end} after "
+                     f"{count} agent steps.</p>")  # fmt: skip
+        parts.append(_image(timeline(episode, agent.gamma(), c.horizon)))
+        shown = np.unique(np.linspace(0, count - 1, min(moments, count)).astype(int))
+        for start in range(0, len(shown), ROWS):
+            rows = shown[start : start + ROWS]
+            parts.append(f"<p class=faint>Steps {', '.join(map(str, rows))}</p>")
+            parts.append(_image(draw_recall([episode.recalls[i] for i in rows], names=names)))
+    sizes = ", ".join(f"{names[t]} {len(agent.memory.slots_of(t)):,}" for t in range(len(names)))
+    return (
+        f"<!doctype html><meta charset=utf-8><title>What it remembered</title><style>{STYLE}"
+        f"</style><h1>What it remembered</h1><p class=faint>{len(agent.memory):,} entries "
+        f"({escape(sizes)}), {c.neighbours} neighbours, controller {c.controller}. Left: the "
+        "present frame. Beside it: the nearest stored moments of the chosen action, with the "
+        f"return that followed them, their weight, squared distance and age.</p>{''.join(parts)}"
+    )
+
+
+def _image(figure: Any) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return f'<img src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+
+
+def main(run: Any, options: dict[str, str]) -> Path:
+    """Play and write report/explain.html in the run's folder."""
+    agent, games = run.agent, list(run.sequence.games)
+    require(
+        isinstance(agent, RememberingAgent),
+        f"run={run.path}: this agent has no episodic memory; train one with agent=episodic, nec "
+        "or mfec",
+    )
+    chosen = [options["game"]] if "game" in options else games
+    for game in chosen:
+        require(game in games, f"game={game} is not one of the run's: {', '.join(games)}")
+    numbers = {"episodes": 1, "moments": 24, "max_steps": 2_000}
+    for name in numbers:
+        text = options.get(name, str(numbers[name]))
+        require(text.isdecimal() and int(text) > 0, f"{name}={text} must be a positive number")
+        numbers[name] = int(text)
+    settings = run.evaluator_settings()
+    played = [
+        play(
+            agent,
+            run.sequence.game_task(game),
+            games.index(game),
+            settings["protocol"],
+            settings["seed"] + episode,
+            numbers["max_steps"],
+            settings["full_actions"],
+        )
+        for game in chosen
+        for episode in range(numbers["episodes"])
+    ]
+    for episode in played:
+        print(f"{episode.game}: return {episode.score:g} in {len(episode.recalls)} agent steps")
+    target = run.path / "report" / "explain.html"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(page(played, games, agent, numbers["moments"]))
+    print(f"page: {target}")
+    return target

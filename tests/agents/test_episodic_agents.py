@@ -1,0 +1,280 @@
+"""MFEC, NEC and the mixed agent: golden numbers, gradients, exact resume, bad input."""
+
+import numpy as np
+import pytest
+import torch
+
+from agents.agent import Transition
+from agents.config import AgentConfig
+from agents.encoders import EncoderConfig
+from agents.episodic import MemoryConfig, make_agent
+from agents.episodic.arbiter import Arbiter
+from agents.episodic.keys import state_hashes
+from agents.episodic.trails import Step, Trails, n_step_return
+from errors import UserError
+
+ENVS, ACTIONS = 2, 3
+
+
+def moments(keys, rewards, actions=None):
+    n = len(rewards)
+    zeros = np.zeros(n, np.float32)
+    return Step(
+        np.zeros((n, 2), np.float32),
+        np.array(keys, np.int64),
+        np.zeros(n, np.int64) if actions is None else np.array(actions),
+        np.array(rewards, np.float32),
+        np.full(n, -1),
+        zeros,
+        zeros,
+        zeros,
+    )
+
+
+def test_n_step_return_by_hand():
+    assert n_step_return(np.array([1.0, 2.0]), 0.5, 8.0) == 1 + 0.5 * 2 + 0.25 * 8
+
+
+def test_trail_emits_at_the_horizon_and_at_the_end():
+    trails, none, over = Trails(1, 2), np.array([False]), np.array([True])
+    value = np.array([8.0])
+    assert trails.add(moments([0], [1]), value, none, 0.5) == []
+    assert trails.add(moments([1], [2]), value, none, 0.5) == []
+    (first,) = trails.add(moments([2], [4]), value, none, 0.5)
+    assert first.steps.hash.tolist() == [0]
+    assert first.returns.tolist() == [1 + 0.5 * 2 + 0.25 * 8]
+    second, rest = trails.add(moments([3], [6]), value, over, 0.5)
+    assert second.returns.tolist() == [2 + 0.5 * 4 + 0.25 * 8]
+    assert rest.steps.hash.tolist() == [3, 2]  # backwards
+    assert rest.returns.tolist() == [6, 4 + 0.5 * 6]
+
+
+def test_trails_come_back_as_they_were():
+    trails, none = Trails(2, 5), np.array([False, False])
+    for t in range(3):
+        trails.add(moments([t, 10 + t], [t, 2]), np.zeros(2), none, 0.9)
+    trails.end(1, 0.0, 0.9)
+    other = Trails(2, 5)
+    other.load_state_dict(trails.state_dict())
+    for e in range(2):
+        mine, theirs = trails.end(e, 1.0, 0.9), other.end(e, 1.0, 0.9)
+        assert mine.returns.tolist() == theirs.returns.tolist()
+        assert mine.steps.hash.tolist() == theirs.steps.hash.tolist()
+
+
+def test_arbiter_weighs_by_error_and_takes_out_the_bias():
+    arbiter = Arbiter(1, max_weight=0.9, rate=1e-3, warm_up=100)
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=4000).astype(np.float32)
+    slow = truth + rng.normal(scale=1.0, size=4000).astype(np.float32)
+    fast = truth - 3 + rng.normal(scale=0.5, size=4000).astype(np.float32)
+    for i in range(0, 4000, 40):
+        part = slice(i, i + 40)
+        arbiter.judge(0, truth[part] - 3, fast[part], slow[part], np.ones(40, np.float32))
+        assert (arbiter.weight(0) > 0) == (i + 40 >= 100)
+    assert arbiter.bias[0] == pytest.approx(-3, abs=0.3)
+    assert arbiter.weight(0) == pytest.approx(0.8, abs=0.05)  # 1 / (1 + 0.25)
+    q = arbiter.mix(0, np.zeros((1, 2)), np.array([[-2.0, 9.0]]), np.array([[1.0, 0.0]]))
+    assert q[0, 1] == 0.0  # unknown to the memory
+    assert q[0, 0] == pytest.approx(arbiter.weight(0) * (-2 - arbiter.bias[0]))
+
+
+def test_memory_that_knows_nothing_loses_its_say():
+    arbiter = Arbiter(1, max_weight=0.5, rate=1e-3, warm_up=10)
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=2000)
+    arbiter.judge(0, truth, rng.normal(scale=5, size=2000), truth + 0.1, np.ones(2000))
+    assert arbiter.weight(0) < 0.01
+
+
+def agent_of(controller, **memory):
+    c = dict(controller=controller, capacity=500, key_dim=8, neighbours=3, horizon=4,
+             index="flat", warm_up=5, version_every=2, audit_every=5)  # fmt: skip
+    if controller == "mfec":
+        c |= dict(horizon=0, gamma=1.0, update="mfec", kernel="mean")
+    config = AgentConfig(
+        num_envs=ENVS,
+        learn_start=8,
+        batch_size=8,
+        updates_per_step=0.5,
+        replay_capacity=200,
+        n_step_start=3,
+        hidden=8,
+        epsilon_decay=10,
+        epsilon_end=0.1,
+        learning_rate=1e-2,
+        reward_transform="none" if controller != "mix" else "clip",
+        act_with_target=controller == "mix",
+    )
+    return make_agent(
+        MemoryConfig(**(c | memory)),
+        config,
+        EncoderConfig(kind="conv"),
+        np.ones((2, ACTIONS), bool),
+        total_steps=100,
+        seed=3,
+    )
+
+
+class World:
+    """Random frames that repeat after a while; stacks are continuous within an episode."""
+
+    def __init__(self, seed=0, length=6):
+        self.frames = np.random.default_rng(seed).integers(0, 255, (12, 84, 84), np.uint8)
+        self.t, self.length = 0, length
+
+    def obs(self):
+        e = self.t % self.length
+        stack = [self.frames[max(e - 3 + i, 0)] for i in range(4)]
+        return np.stack([np.stack(stack), np.stack(stack)[:, ::-1]])
+
+    def step(self, agent):
+        obs = self.obs()
+        action = agent.act(obs)
+        agent.learn()
+        over = np.full(ENVS, self.t % self.length == self.length - 1)
+        reward = (action == self.t % ACTIONS).astype(np.float32)
+        first = np.full(ENVS, self.t % self.length == 0)
+        agent.observe(Transition(obs, action, reward, over, np.zeros(ENVS, bool), first, None))
+        self.t += 1
+        return action
+
+
+def play(agent, world, steps):
+    return [world.step(agent).tolist() for _ in range(steps)]
+
+
+def test_mfec_keeps_the_best_return_of_a_state():
+    agent, world = agent_of("mfec"), World(length=3)
+    seen: dict[tuple, float] = {}
+    for _ in range(8):
+        trail = []
+        for _ in range(3):
+            obs, t = world.obs(), world.t
+            action = world.step(agent)
+            trail.append((agent.hashes(obs), action, (action == t % ACTIONS).astype(float)))
+        total = np.zeros(ENVS)
+        for hashes, action, reward in reversed(trail):
+            total = total + reward
+            for e in range(ENVS):
+                key = (int(hashes[e]), int(action[e]))
+                seen[key] = max(seen.get(key, 0.0), total[e])
+    assert len(agent.memory) == len(seen)
+    for t in range(3):
+        world.t = t
+        moment = agent.look(world.obs(), 0, agent.acting_network, recall=False)
+        for e in range(ENVS):
+            for a in range(ACTIONS):
+                key = (int(moment.hashes[e]), a)
+                if key in seen:
+                    assert moment.q[e, a] == seen[key]
+
+
+def test_nec_moves_encoder_keys_and_values():
+    agent, world = agent_of("nec", key_rate=0.1), World()
+    agent.config.__dict__["updates_per_step"] = 1e-9  # fill the memory first
+    play(agent, world, 40)
+    memory, network = agent.memory, agent.network
+    encoder = [p.detach().clone() for p in network.encoder.parameters()]
+    keys = memory._slots.keys[: len(memory)].copy()
+    values = memory._slots.values[: len(memory)].copy()
+    for _ in range(3):
+        agent._update()
+    assert not np.array_equal(keys, memory._slots.keys[: len(memory)])
+    assert not np.array_equal(values, memory._slots.values[: len(memory)])
+    moved = [not torch.equal(a, b) for a, b in zip(encoder, network.encoder.parameters())]
+    assert all(moved)
+    lengths = np.linalg.norm(memory._slots.keys[: len(memory)], axis=1)
+    assert np.allclose(lengths, 1, atol=1e-5)
+    step = np.linalg.norm(memory._slots.keys[: len(memory)] - keys, axis=1).max()
+    assert 0 < step
+
+
+def test_nec_learns_the_returns_it_was_told():
+    agent, world = agent_of("nec"), World()
+    losses = []
+    for _ in range(150):
+        world.step(agent)
+        if agent.last is not None:
+            losses.append(float(agent.last.scalars["td"]))
+    assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:20])
+
+
+def test_old_keys_are_encoded_anew():
+    agent, world = agent_of("mix", reembed=8), World()
+    play(agent, world, 60)
+    assert agent.memory.version > 2
+    stats = agent.memory.stats()
+    assert stats["drift"] > 0
+    assert stats["stale"] < 1
+    still = agent_of("mix", reembed=0)
+    play(still, World(), 60)
+    assert still.memory.stats()["stale"] > stats["stale"]
+
+
+@pytest.mark.parametrize("controller", ["mix", "nec", "mfec"])
+def test_restored_agent_goes_on_the_same(controller, tmp_path):
+    from training.checkpoint import CheckpointStore
+
+    agent, world = agent_of(controller), World()
+    play(agent, world, 25)
+    agent.end_task(world.obs())
+    agent.begin_task(1)
+    world.t = 0
+    play(agent, world, 20)
+    store = CheckpointStore(tmp_path, 1)
+    state = {"agent": agent.state_dict(), "replay": agent.replay.state_dict()}
+    store.save(1, state | {"memory": agent.memory_state()})
+    loaded = store.load()
+    other, later = agent_of(controller), World()
+    later.t = world.t
+    other.load_state_dict(loaded["agent"])
+    other.replay.load_state_dict(loaded["replay"])
+    other.load_memory_state(loaded["memory"])
+    assert play(agent, world, 25) == play(other, later, 25)
+    mine, theirs = agent.diagnostics(), other.diagnostics()
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        assert np.array_equal(value, theirs[name], equal_nan=True), name
+    assert "memory/kept/0" in mine
+
+
+def test_evaluation_leaves_no_trace():
+    agent, twin, world, other = agent_of("mix"), agent_of("mix"), World(), World()
+    play(agent, world, 20)
+    play(twin, other, 20)
+    for _ in range(3):
+        agent.eval_policy(world.obs(), 1)
+    assert play(agent, world, 20) == play(twin, other, 20)
+    assert np.array_equal(agent.memory._slots.ticks, twin.memory._slots.ticks)
+
+
+def test_recall_shows_frames_of_the_moments():
+    agent, world = agent_of("mfec"), World()
+    play(agent, world, 30)
+    (recall, _) = agent.recalls(world.obs(), 0)
+    assert recall.frames
+    assert any(f is not None and (world.frames == f).all((1, 2)).any() for f in recall.frames)
+    assert set(agent.figures()) == {"memory/recall"}
+
+
+def test_hashes_tell_states_apart_by_a_single_pixel():
+    obs = np.zeros((2, 4, 84, 84), np.uint8)
+    assert len(set(state_hashes(obs).tolist())) == 1
+    obs[1, 0, 3, 4] = 1
+    assert len(set(state_hashes(obs).tolist())) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"controller": "dnd"}, "memory.controller"),
+        ({"controller": "nec", "kernel": "mean"}, "memory.kernel"),
+        ({"neighbours": 0}, "memory.neighbours"),
+        ({"alpha": 0.0}, "memory.alpha"),
+        ({"index": "faiss"}, "memory.index"),
+    ],
+)
+def test_bad_values_are_named(values, word):
+    with pytest.raises(UserError, match=word):
+        MemoryConfig(**values)
