@@ -62,6 +62,7 @@ def _network_metadata(network: QuantNetwork, dt: float) -> dict:
         "weight_bits": int(network.config.weight_bits),
         "scale_per": network.config.scale,
         "headroom": float(network.config.headroom),
+        "rounding": network.config.rounding,
     }
 
 

@@ -91,6 +91,7 @@ class _Reader:
             int(self.metadata["weight_bits"]),
             self.metadata["scale_per"],
             float(self.metadata["headroom"]),
+            self.metadata.get("rounding", "nearest"),
         )
         layers = tuple(
             _quantised(number, layer, integers, config)
@@ -285,7 +286,8 @@ def _quantised(number: int, spec: LayerSpec, integers: dict, config: QuantConfig
     if sound:
         unit = arrays["scale"].reshape(-1, *[1] * (weight.ndim - 1)) * 2.0 ** (exponent + 1)
         error = np.abs(weight * unit - spec.weight * spec.input_scale)
-        sound = bool((error <= unit * (0.5 + TOLERANCE)).all())
+        furthest = 0.5 if config.rounding == "nearest" else 1.0  # levels
+        sound = bool((error <= unit * (furthest + TOLERANCE)).all())
     if not sound:
         raise UserError(f"layer {number}: integer metadata and weights disagree; export it again")
     return QuantLayer(

@@ -21,6 +21,7 @@ wrap, and are counted.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -31,16 +32,18 @@ from .weights import EXPONENT_MAX
 FRAME_MAX = 255
 DRIVE_MAX = V_MAX >> DRIVE_SHIFT  # 2^17 - 1: the largest drive that does not wrap
 BIAS_DRIVE_MAX = (BIAS_MANTISSA_MAX << BIAS_EXPONENT_MAX) >> DRIVE_SHIFT
+PRIOR_LENGTH, PRIOR_NOISE = 10.0, 0.1  # taps; share of an input that is not smooth
 ACCUMULATOR_MAX = (1 << 31) - 1  # of the simulation: drive << 6 is held in 32 bits
 
 
 @dataclass(frozen=True)
 class QuantConfig:
-    """weight_bits 2..8 with the sign; scale per "channel" | "layer"; headroom see above."""
+    """weight_bits 2..8 with the sign; scale per "channel" | "layer"; the rest see above."""
 
     weight_bits: int = 8
     scale: str = "channel"
     headroom: float = 1.0
+    rounding: str = "compensated"
 
     def __post_init__(self) -> None:
         if not 2 <= self.weight_bits <= 8:
@@ -52,6 +55,8 @@ class QuantConfig:
             )
         if self.scale not in ("channel", "layer"):
             raise ValueError(f"scale={self.scale!r} is neither 'channel' nor 'layer'")
+        if self.rounding not in ("compensated", "nearest"):
+            raise ValueError(f"rounding={self.rounding!r} is neither 'compensated' nor 'nearest'")
         if not 0 < self.headroom <= 1:
             raise ValueError(f"headroom={self.headroom} must lie in (0, 1]")
 
@@ -138,14 +143,14 @@ def quantise_layer(
             exponent, scale = candidate, np.maximum(floor, levels)
             break
     unit = 1 << (exponent + 1)
-    q = np.rint(weight / _per_output(scale * unit, weight))
+    q = _rounded(weight / _per_output(scale * unit, weight), config)
     if config.headroom == 1.0:
         # rounding up may pass the limit by a hair: coarsen until no input can wrap
         while (over := worst_drive(q, x_max) * unit > DRIVE_MAX).any():
             if config.scale == "layer":
                 over[:] = True
             scale = np.where(over, scale * (1 + 2**-8), scale)
-            q = np.rint(weight / _per_output(scale * unit, weight))
+            q = _rounded(weight / _per_output(scale * unit, weight), config)
     if (worst_drive(q, x_max) * (unit << DRIVE_SHIFT) > ACCUMULATOR_MAX).any():
         raise CompileError(
             "drive accumulator",
@@ -190,6 +195,33 @@ def quantise(spec: NetworkSpec, config: QuantConfig | None = None) -> QuantNetwo
         for number, layer in enumerate(spec.layers, 1)
     )
     return QuantNetwork(layers, spec, config)
+
+
+def _rounded(levels: np.ndarray, config: QuantConfig) -> np.ndarray:
+    """Whole numbers [out, in, kh, kw] or [out, in] near `levels`, never a full level away."""
+    if config.rounding == "nearest" or levels.ndim == 2:
+        return np.rint(levels)
+    rest = levels.reshape(-1, levels.shape[2] * levels.shape[3])  # [out * in, taps]
+    low = np.floor(rest)
+    high = np.minimum(low + 1, config.level_max)
+    low = np.maximum(low, -config.level_max)
+    rest, q = rest.copy(), np.empty_like(rest)
+    share = _error_shares(*levels.shape[2:])
+    for tap in range(rest.shape[1]):
+        q[:, tap] = np.clip(np.rint(rest[:, tap]), low[:, tap], high[:, tap])
+        error = rest[:, tap] - q[:, tap]
+        rest[:, tap + 1 :] -= error[:, None] * share[tap, tap + 1 :]
+    return q.reshape(levels.shape)
+
+
+@cache
+def _error_shares(height: int, width: int) -> np.ndarray:
+    """[taps, taps]: what of a tap's rounding error, negated, goes to each later tap."""
+    y, x = (n.ravel() for n in np.mgrid[:height, :width])
+    distance = np.abs(y[:, None] - y) + np.abs(x[:, None] - x)
+    covariance = np.exp(-distance / PRIOR_LENGTH) + PRIOR_NOISE * np.eye(len(y))
+    upper = np.linalg.cholesky(np.linalg.inv(covariance)).T
+    return upper / np.diag(upper)[:, None]
 
 
 def _per_output(scale: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -184,8 +184,11 @@ class CheckpointStore:
         """Step of the newest checkpoint, or None."""
         return max(self._folders(), default=None)
 
-    def load(self, step: int | None = None) -> dict[str, Any]:
+    def load(self, step: int | None = None, blocks: bool = True) -> dict[str, Any]:
         """The state of that step, of the newest by default.
+
+        blocks: read the big arrays too; without, they stay zero (for judging an agent, which
+        needs no replay).
 
         Raises:
             UserError: there is none, it is damaged, or another version of Engram wrote it.
@@ -206,7 +209,7 @@ class CheckpointStore:
             arrays, known = empty_arrays(packed), {}
             for name, array in arrays.items():
                 entries = {}
-                for block in np.flatnonzero(array.versions).tolist():
+                for block in np.flatnonzero(array.versions).tolist() if blocks else ():
                     file = _block_file(name, block)
                     start, stop = array.bounds(block)
                     entries[file] = _entry(files, file)
@@ -219,7 +222,7 @@ class CheckpointStore:
                 f"{folder / file} {error}: remove the folder {folder} and give the same command "
                 f"again, the run then goes on {then}"
             ) from error
-        self._known = known
+        self._known = known if blocks else {}
         return unpack(packed, arrays)
 
 
