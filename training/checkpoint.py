@@ -184,11 +184,10 @@ class CheckpointStore:
         """Step of the newest checkpoint, or None."""
         return max(self._folders(), default=None)
 
-    def load(self, step: int | None = None, blocks: bool = True) -> dict[str, Any]:
+    def load(self, step: int | None = None, skip: str | None = None) -> dict[str, Any]:
         """The state of that step, of the newest by default.
 
-        blocks: read the big arrays too; without, they stay zero (for judging an agent, which
-        needs no replay).
+        skip: a key of the state whose big arrays stay zero, such as "replay": not read from disk.
 
         Raises:
             UserError: there is none, it is damaged, or another version of Engram wrote it.
@@ -208,8 +207,10 @@ class CheckpointStore:
             packed = _read_state(folder / file, files)
             arrays, known = empty_arrays(packed), {}
             for name, array in arrays.items():
+                if skip is not None and name.startswith(f"{skip}/"):
+                    continue
                 entries = {}
-                for block in np.flatnonzero(array.versions).tolist() if blocks else ():
+                for block in np.flatnonzero(array.versions).tolist():
                     file = _block_file(name, block)
                     start, stop = array.bounds(block)
                     entries[file] = _entry(files, file)
@@ -222,7 +223,7 @@ class CheckpointStore:
                 f"{folder / file} {error}: remove the folder {folder} and give the same command "
                 f"again, the run then goes on {then}"
             ) from error
-        self._known = known if blocks else {}
+        self._known = known
         return unpack(packed, arrays)
 
 

@@ -64,7 +64,7 @@ def load_run(
         raise UserError(f"run={path}: no run there ({file} is missing); train one first")
     config = read_config(file)
     store = CheckpointStore(path / "checkpoints", config.checkpoint.keep)
-    state = store.load(step, blocks=False)
+    state = store.load(step, skip=None if with_replay else "replay")
     agent = build_agent(config, torch.device(device))
     try:
         agent.load_state_dict(state["agent"])

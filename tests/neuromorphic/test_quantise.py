@@ -165,7 +165,7 @@ def test_quantise_keeps_the_specification():
 
 
 def test_compensated_rounding_keeps_the_answer_to_smooth_images():
-    """Each weight stays within a level; the kernel's error on slow gradients shrinks severalfold."""
+    """Each weight stays within a level; the kernel's error on slow gradients shrinks."""
     rng = np.random.default_rng(5)
     shape = (64, 3, 5, 5)
     spec = LayerSpec("conv", rng.normal(size=shape), *(np.full(64, x) for x in (0.0, 0.9, 4.0)))

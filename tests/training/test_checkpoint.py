@@ -361,3 +361,14 @@ def test_claiming_twice_gives_two_arrays(folder):
     first.array[0] = 9
     assert second.array[0, 0] == 1
     assert second.versions.tolist() == first.versions.tolist()
+
+
+def test_arrays_of_one_key_can_be_left_on_the_disk(tmp_path):
+    arrays = {key: BlockArray(np.arange(12, dtype=np.int32), 4) for key in ("replay", "memory")}
+    store = CheckpointStore(tmp_path, 1)
+    for array in arrays.values():
+        array.touch(0, 12)
+    store.save(1, {key: {"a": array} for key, array in arrays.items()})
+    state = CheckpointStore(tmp_path, 1).load(skip="replay")
+    assert not state["replay"]["a"].array.any()
+    np.testing.assert_array_equal(state["memory"]["a"].array, np.arange(12))
