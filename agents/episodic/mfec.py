@@ -4,8 +4,10 @@ No gradient is ever taken. A state's key is a random projection of its frame; th
 state and action is the best return ever seen from it, that of an unknown one the mean over the k
 nearest. Returns are raw and not discounted, and are written backwards when an episode ends.
 
-The paper leaves open, and it is done here: an action without any entry is worth 0; an episode
-that is cut off (time limit, end of the task) counts as if it had ended there.
+The paper leaves open, and it is done here: an action without any entry is worth 0; equal values
+(many states lead to no reward at all) are told apart by a number drawn from the state's hash, so
+that play does not stop at the first action; an episode that is cut off (time limit, end of the
+task) counts as if it had ended there.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from torch import Tensor, nn
 from agents.encoders import EncoderConfig
 from agents.episodic.keys import FrameProjection, state_hashes
 from agents.episodic.remember import Moment, RememberingAgent
+from memory.recall import EpisodicRead
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class NoLearner:
@@ -48,6 +53,14 @@ class MfecAgent(RememberingAgent):
 
     def hashes(self, obs: np.ndarray) -> np.ndarray:
         return state_hashes(obs[:, -1])  # the paper's state is one frame
+
+    def combine(
+        self, slow: np.ndarray, read: EpisodicRead, game: int, hashes: np.ndarray
+    ) -> np.ndarray:
+        actions = np.arange(1, slow.shape[1] + 1, dtype=np.uint64)
+        mixed = (hashes.view(np.uint64)[:, None] >> np.uint64(20)) * (actions * _ODD)  # [B,A]
+        tie = (mixed >> np.uint64(40)).astype(np.float32) / 2**24  # in [0, 1)
+        return read.q + 1e-5 * (1 + np.abs(read.q)) * tie
 
     def learn(self) -> None:
         """Nothing is learned by gradient."""

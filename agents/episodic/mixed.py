@@ -33,7 +33,9 @@ class MixedAgent(RememberingAgent):
         self._latent = latent
         return self.projection(latent), out.q.float().cpu().numpy()
 
-    def combine(self, slow: np.ndarray, read: EpisodicRead, game: int) -> np.ndarray:
+    def combine(
+        self, slow: np.ndarray, read: EpisodicRead, game: int, hashes: np.ndarray
+    ) -> np.ndarray:
         return self.arbiter.mix(game, slow, read.q, read.action_confidence).astype(np.float32)
 
     def act(self, obs: np.ndarray) -> np.ndarray:

@@ -78,7 +78,9 @@ class RememberingAgent(Agent):
         """Hashes [B] of the states obs [B,4,84,84]."""
         return state_hashes(obs)
 
-    def combine(self, slow: np.ndarray, read: EpisodicRead, game: int) -> np.ndarray:
+    def combine(
+        self, slow: np.ndarray, read: EpisodicRead, game: int, hashes: np.ndarray
+    ) -> np.ndarray:
         """Values [B,A] to go by."""
         return read.q
 
@@ -102,7 +104,7 @@ class RememberingAgent(Agent):
         keys, hashes = keys.cpu().numpy(), self.hashes(obs)
         read = self.memory.read(keys, hashes, game, exact=self.exact, recall=recall)
         slow = read.q if slow is None else slow
-        return Moment(keys, hashes, read, slow, self.combine(slow, read, game))
+        return Moment(keys, hashes, read, slow, self.combine(slow, read, game, hashes))
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         self._moment = None

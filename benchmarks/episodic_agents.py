@@ -1,0 +1,149 @@
+"""MFEC, NEC and the mixed agent at 100k agent steps, beside `reactive`.
+
+    python benchmarks/episodic_agents.py train --jobs 2    # runs/episodic/<game>-<agent>-s<seed>
+    python benchmarks/episodic_agents.py collect           # benchmarks/results/episodic_agents.json
+
+Both commands may be given on different machines, and training goes on where it was stopped. The
+score of a run is the mean of its last evaluation. All agents have the same encoder (`--encoder`),
+the same protocol and the same budget.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+RUNS = Path("runs") / "episodic"
+# agent -> games that it is judged on
+PLAN = {
+    "mfec": ("ms_pacman", "frostbite", "qbert"),
+    "nec": ("ms_pacman", "frostbite", "qbert"),
+    "episodic": ("ms_pacman", "road_runner", "krull", "boxing"),
+    "reactive": ("ms_pacman", "frostbite", "qbert", "road_runner", "krull", "boxing"),
+}
+KEPT = ("memory/weight", "memory/confidence_taken", "memory/error_fast", "memory/error_slow",
+        "memory/state_hit_rate", "memory/index_recall", "memory/size", "memory/stale")  # fmt: skip
+
+
+def train(args: argparse.Namespace) -> None:
+    """Start every run that is not finished, `--jobs` at a time; the quick ones first."""
+
+    def job(game: str, agent: str, seed: int) -> None:
+        folder = RUNS / f"{game}-{agent}-s{seed}"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        command = [
+            sys.executable,
+            "train.py",
+            "experiment=atari100k",
+            f"sequence.games=[{game}]",
+            f"agent={agent}",
+            f"encoder={args.encoder}",
+            f"seed={seed}",
+            f"run={folder}",
+            "display=plain",
+            *args.overrides,
+        ]
+        with open(ROOT / f"{folder}.log", "a") as log:
+            begin = time.time()
+            code = subprocess.run(
+                command, cwd=ROOT, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
+            ).returncode
+        print(f"{folder.name}: exit {code}, {time.time() - begin:.0f} s", flush=True)
+
+    (ROOT / RUNS).mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for seed in args.seeds:
+            for agent in args.agents:
+                for game in args.games or PLAN[agent]:
+                    pool.submit(job, game, agent, seed)
+
+
+def read_run(folder: Path) -> dict | None:
+    """What a finished run says; None if it is not finished."""
+    from envs.scores import hns
+
+    lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+    if not any(x["kind"] == "task" and x["event"] == "end" for x in lines):
+        return None
+    evals = [x for x in lines if x["kind"] == "eval"]
+    trained = [x for x in lines if x["kind"] == "train"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    game, agent, seed = folder.name.split("-")
+    score = float(np.mean(evals[-1]["returns"]))
+    return {
+        "game": game,
+        "agent": agent,
+        "seed": int(seed[1:]),
+        "score": score,
+        "hns": hns(game, score),
+        "episodes": len(evals[-1]["returns"]),
+        "curve": [[x["step"], float(np.mean(x["returns"]))] for x in evals],
+        "steps": evals[-1]["step"],
+        "agent_steps_per_s": float(np.median([x["agent_steps_per_s"] for x in trained])),
+        "memory": {k: trained[-1][k] for k in KEPT if k in trained[-1]},
+        **{k: manifest[k] for k in ("command", "device", "machine", "versions", "commit")},
+    }
+
+
+def collect(args: argparse.Namespace) -> None:
+    """Read every finished run and write one JSON."""
+    runs = []
+    for folder in sorted(p.parent for p in (ROOT / RUNS).glob("*/metrics.jsonl")):
+        run = read_run(folder)
+        if run is None:
+            print(f"{folder.name}: not finished, left out")
+        else:
+            runs.append(run)
+    table: dict[str, dict] = {}
+    for run in runs:
+        cell = table.setdefault(run["game"], {}).setdefault(run["agent"], {"seeds": []})
+        cell["seeds"].append(run["score"])
+    for row in table.values():
+        for cell in row.values():
+            cell["mean"] = float(np.mean(cell["seeds"]))
+    medians = {
+        agent: float(np.median([r["hns"] for r in runs if r["agent"] == agent]))
+        for agent in sorted({r["agent"] for r in runs})
+    }
+    result = {
+        "command": "python benchmarks/episodic_agents.py train && "
+        "python benchmarks/episodic_agents.py collect",
+        "what": "return at the run's last evaluation, single game, same encoder for all agents",
+        "table": table,
+        "median_hns": medians,
+        "nec_published_median_hns_at_250k_agent_steps": 0.167,  # Pritzel 2017, table 1, 57 games
+        "runs": runs,
+    }
+    path = ROOT / "benchmarks" / "results" / "episodic_agents.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    for game, row in table.items():
+        print(game, json.dumps(row))
+    print("median HNS", json.dumps(medians))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=("train", "collect"))
+    parser.add_argument("--agents", nargs="+", default=tuple(PLAN), choices=tuple(PLAN))
+    parser.add_argument("--games", nargs="+", default=None, help="instead of each agent's own")
+    parser.add_argument("--seeds", nargs="+", type=int, default=(0,))
+    parser.add_argument("--encoder", default="spiking", choices=("spiking", "conv"))
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("overrides", nargs="*", help="further overrides of train.py")
+    args = parser.parse_args()
+    {"train": train, "collect": collect}[args.action](args)
+
+
+if __name__ == "__main__":
+    main()
