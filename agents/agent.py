@@ -210,6 +210,10 @@ class Agent:
             learner.check_finite(self.last)
         if c.prioritised:
             self.replay.update_priorities(batch.indices, self.last.priority.cpu().numpy())
+        self.learned(batch)
+
+    def learned(self, batch: Batch) -> None:
+        """An update was made from this batch; `last` holds its results."""
 
     def _to_device(self, batch: Batch, gamma: float) -> LearnerInputs:
         # The window is padded to its longest length, so that shapes never change in a run.

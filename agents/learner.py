@@ -35,6 +35,7 @@ class LearnerOutputs(NamedTuple):
 
     priority: Tensor  # [B] absolute TD error, or cross entropy for a distributional head
     scalars: dict[str, Tensor]
+    latent_t: Tensor | None = None  # [B, L] of the target network, of obs_t
 
 
 class Learner:
@@ -145,7 +146,7 @@ class Learner:
         scalars["total"] = total.detach()
         scalars["rates"] = out.encoding.rates.detach()
         scalars["spikes"] = out.encoding.spikes.detach()
-        return total, LearnerOutputs(priority.detach(), scalars)
+        return total, LearnerOutputs(priority.detach(), scalars, next_target.encoding.latent)
 
     def check_finite(self, outputs: LearnerOutputs) -> None:
         """Raise `UserError` when the loss is no longer a number."""

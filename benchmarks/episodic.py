@@ -30,7 +30,7 @@ import numba
 import numpy as np
 import torch
 
-from benchmarks.episodic_keys import KeySet, cached
+from benchmarks.episodic_keys import KeySet, cached, collect
 from memory.episodic import EpisodicMemory
 from memory.index import HnswIndex
 
@@ -342,6 +342,23 @@ def figure(results: dict, path: Path) -> None:
     fig.savefig(path, dpi=110)
 
 
+def trained_keys(run: str, count: int) -> KeySet:
+    """Keys of the encoder of a trained run, projected on its strongest axes."""
+    from training.loading import load_run
+
+    loaded = load_run(run)
+    encoder = loaded.agent.network.encoder.eval()
+    kind, games = loaded.config.encoder.kind, ", ".join(loaded.sequence.games)
+    return collect(
+        count,
+        64,
+        seed=0,
+        encode=lambda obs: encoder(obs).latent,
+        source=f"{kind} encoder trained for {loaded.step:,} agent steps on {games}, PCA to D; "
+        "random play with held actions",
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "engram"
@@ -350,10 +367,12 @@ def main() -> None:
         "--sizes", type=int, nargs="+", default=[10_000, 30_000, 100_000, 300_000, 1_000_000]
     )
     parser.add_argument("--out", type=Path, default=HERE / "results" / "episodic.json")
+    parser.add_argument("--run", help="a trained run, whose encoder makes the keys")
     args = parser.parse_args()
     faiss.omp_set_num_threads(1)
     torch.set_num_threads(1)
-    data = cached(args.keys, max(args.sizes), 64, seed=0)
+    data = trained_keys(args.run, max(args.sizes)) if args.run else cached(
+        args.keys, max(args.sizes), 64, seed=0)  # fmt: skip
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
     ).stdout.strip()
@@ -363,10 +382,11 @@ def main() -> None:
         platform.processor(),
     )
     results = {
-        "command": f"python benchmarks/episodic.py --sizes {' '.join(map(str, args.sizes))}",
+        "command": f"python benchmarks/episodic.py --sizes {' '.join(map(str, args.sizes))}"
+        + (f" --run {args.run}" if args.run else ""),
         "commit": commit,
         "keys": data.source,
-        "trained_encoder": False,
+        "trained_encoder": bool(args.run),
         "setting": f"{BATCH} queries a read, {NEIGHBOURS} neighbours, 64 dimensions, one thread, "
         f"processor time, best of {PASSES} interleaved passes; queries from episodes not stored",
         "versions": {

@@ -21,7 +21,6 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
@@ -33,6 +32,7 @@ from training.build import build_agent
 from training.config import load_config
 from training.threads import configure_threads
 
+ROOT = Path(__file__).resolve().parent.parent
 GAME, RECORDED = "ms_pacman", 300
 clock = time.process_time
 

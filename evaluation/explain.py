@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from agents.episodic import RememberingAgent
 from agents.episodic.figure import Recall, draw_recall
+from agents.episodic.remember import RememberingAgent
 from envs import ProtocolConfig, Task, make_vector_env
 from errors import require
 from evaluation.report import STYLE

@@ -55,6 +55,15 @@ def stack_slots(ring, chosen):
 
 
 @njit(cache=True)
+def follow(ring, slots, steps):
+    """Replace slots [B] by those of the observations `steps` [B] later in their streams."""
+    for b in range(len(slots)):
+        for _ in range(steps[b]):
+            if ring.slots[slots[b]].next >= 0:
+                slots[b] = ring.slots[slots[b]].next
+
+
+@njit(cache=True)
 def copy_stack(frames, slots, target, width, dy, dx):
     """The frames at `slots` [4], shifted alike, to target [4, P]."""
     for f in range(STACK):

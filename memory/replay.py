@@ -17,7 +17,7 @@ import numpy as np
 from errors import UserError
 from memory.batches import Batch, SequenceBatch
 from memory.blocks import BlockArray
-from memory.gather import gather_sequences, gather_windows, stack_slots
+from memory.gather import follow, gather_sequences, gather_windows, stack_slots
 from memory.pool import ArrayPool
 from memory.ring import PUSHED, READY, SLOT, STACK, add_step, cut_streams, first_break, make_ring
 from memory.sum_tree import find_leaves, rebuild, set_leaves
@@ -236,6 +236,13 @@ class ReplayBuffer:
     def slots(self) -> int:
         """Names that differ by less than this are in different places (name % slots)."""
         return len(self._ring.ready)
+
+    def names_after(self, names: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """Names int64 [B] of the observations `steps` [B] after the transitions `names` [B], all
+        of them stored."""
+        slots = (np.asarray(names) % self.slots).astype(np.int32)
+        follow(self._ring, slots, np.asarray(steps, np.int64))
+        return self._names(slots)
 
     def observations(self, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What was seen before the transitions `names` int64 [M].

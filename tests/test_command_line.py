@@ -41,6 +41,24 @@ def test_every_agent_preset_makes_a_gradient_step(tmp_path, agent):
     assert last["loss/grad_norm"] > 0 if "loss/grad_norm" in last else agent == "dqn"
 
 
+@pytest.mark.parametrize("agent", ["episodic", "nec", "mfec"])
+def test_episodic_agents_run_and_explain_themselves(tmp_path, capsys, agent):
+    import evaluate
+
+    code, lines = run(
+        tmp_path, f"agent={agent}", "sequence.games=[catch]", "agent.updates_per_step=0.25"
+    )
+    assert code == 0
+    last = [line for line in lines if line["kind"] == "train"][-1]
+    assert last["memory/size"] > 0
+    assert ("loss/total" in last) == (agent != "mfec")
+    options = [f"run={tmp_path / 'run'}", "explain=true", "moments=2", "max_steps=4"]
+    assert evaluate.main(options) == 0
+    assert "data:image/png" in (tmp_path / "run" / "report" / "explain.html").read_text()
+    assert evaluate.main([*options, "game=pong"]) == 2
+    assert "game=pong" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("encoder", ["encoder.size=nature", "encoder.size=impala"])
 @pytest.mark.parametrize("kind", ["spiking", "conv"])
 def test_every_encoder_size_makes_a_gradient_step(tmp_path, encoder, kind):

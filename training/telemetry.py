@@ -246,6 +246,12 @@ def custom_layout(games: Sequence[str]) -> dict:
             "forgetting by game": ["Multiline", [f"continual/forgetting/{n}$" for n in names]],
             "task": ["Multiline", ["task/index$"]],
         },
+        "memory": {
+            "entries by game (index)": ["Multiline", [r"memory/size/\d+$"]],
+            "moments of an old game that are still stored": ["Multiline", [r"memory/kept/\d+$"]],
+            "error of what they are worth": ["Multiline", [r"memory/error/\d+$"]],
+            "confidence and weight": ["Multiline", ["memory/confidence_taken$", "memory/weight$"]],
+        },
     }
 
 

@@ -42,6 +42,7 @@ def configure_threads(learner_threads: int) -> None:
     # times slower: they took a quarter of a training step. [measured]
     torch.set_flush_denormal(True)
     torch.set_num_threads(learner_threads)
+    os.environ["OMP_NUM_THREADS"] = str(learner_threads)  # for a faiss that is imported later
     if "faiss" in sys.modules:
         import faiss
 

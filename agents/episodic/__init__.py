@@ -1,21 +1,25 @@
-"""Episodic control: MFEC, NEC, and learned values mixed with remembered ones."""
+"""Episodic control: MFEC, NEC, and learned values mixed with remembered ones.
+
+What searches the memory is compiled and slow to import, so it is imported when it is asked for.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 from agents.agent import Agent
 from agents.episodic.config import MemoryConfig
-from agents.episodic.mfec import MfecAgent
-from agents.episodic.mixed import MixedAgent
-from agents.episodic.nec import NecAgent
-from agents.episodic.remember import RememberingAgent
 
-__all__ = ["MemoryConfig", "MfecAgent", "MixedAgent", "NecAgent", "RememberingAgent", "make_agent"]
-
-CONTROLLERS = {"mix": MixedAgent, "nec": NecAgent, "mfec": MfecAgent}
+__all__ = ["MemoryConfig", "make_agent"]
 
 
-def make_agent(memory: MemoryConfig, *args, **kwargs) -> Agent:
+def make_agent(memory: MemoryConfig, *args: Any, **kwargs: Any) -> Agent:
     """The agent whose memory is controlled as the configuration says; plain `Agent` for none."""
     if memory.controller == "none":
         return Agent(*args, **kwargs)
-    return CONTROLLERS[memory.controller](*args, memory=memory, **kwargs)
+    from agents.episodic.mfec import MfecAgent
+    from agents.episodic.mixed import MixedAgent
+    from agents.episodic.nec import NecAgent
+
+    made = {"mix": MixedAgent, "nec": NecAgent, "mfec": MfecAgent}[memory.controller]
+    return made(*args, memory=memory, **kwargs)

@@ -39,7 +39,8 @@ class MemoryConfig:
 
     # -- a moving encoder ---------------------------------------------------------------------
     version_every: int = 500  # optimiser updates after which stored keys count as outdated
-    reembed: int = 4  # outdated entries encoded anew in a vector step; 0 = never
+    reembed: int = 0  # outdated entries encoded anew in a vector step; 0 = never
+    refresh: bool = True  # mix: latents that an update computes anyway become their entries' keys
     audit_every: int = 100  # vector steps between two comparisons of the index with exact search
 
     # -- mix ----------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """agent=episodic: the reactive agent, with remembered values mixed in where they have earned it.
 
 Learning is that of `Agent`, untouched; the keys are a projection of the latent that acting
-computes anyway. So memory costs one read, one write and a few re-embeddings a vector step.
+computes anyway. The encoder moves, and old keys with it: so each update's batch, whose later
+states the target network has just encoded, gives the entries of those states their new keys. No
+network is ever asked for the memory's sake alone.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from agents.episodic.arbiter import Arbiter
 from agents.episodic.keys import LatentProjection
 from agents.episodic.remember import RememberingAgent
 from agents.episodic.trails import Returns
+from memory import Batch
 from memory.recall import EpisodicRead
 
 
@@ -25,6 +28,10 @@ class MixedAgent(RememberingAgent):
         c = self.memory_config
         rng = torch.Generator().manual_seed(self.seeds["keys"])
         self.projection = LatentProjection(self.network.encoder.latent_dim, c.key_dim, rng)
+        self._slot_of = np.full(self.replay.slots, -1, np.int64)  # of a transition's row in replay
+        # The keys come from the target network, as latents of a batch do, unless shifted frames
+        # were encoded or the online network acts.
+        self._same_encoder = self.config.act_with_target and self.config.shift == 0
         self.arbiter = Arbiter(len(self.masks), c.max_weight, c.error_rate, c.warm_up)
 
     def encode(self, obs: Tensor, network: nn.Module) -> tuple[Tensor, np.ndarray | None]:
@@ -50,8 +57,24 @@ class MixedAgent(RememberingAgent):
     def gamma(self) -> float:
         return self.learner.gamma()
 
-    def received(self, returns: Returns) -> None:
+    def learned(self, batch: Batch) -> None:
+        """The update has encoded obs_t by the network that acts: their entries get those keys."""
+        if not self.memory_config.refresh or not self._same_encoder:
+            return
+        refs = self.replay.names_after(batch.indices, batch.steps)
+        refs = np.where(batch.terminated, -1, refs)
+        refs, first = np.unique(refs, return_index=True)
+        slots = self._slot_of[refs % len(self._slot_of)]
+        known = (refs >= 0) & (slots >= 0)
+        known[known] = self.memory.moments(slots[known]).refs == refs[known]
+        if known.any():
+            keys = self.projection(self.last.latent_t[first[known]].float().cpu())
+            self.memory.reembed(slots[known], keys.numpy())
+
+    def received(self, returns: Returns, slots: np.ndarray) -> None:
         s = returns.steps
+        there = s.ref >= 0
+        self._slot_of[s.ref[there] % len(self._slot_of)] = slots[there]
         self.arbiter.judge(self.game, returns.returns, s.fast, s.slow, s.trust)
 
     def diagnostics(self) -> dict[str, float]:
@@ -67,9 +90,11 @@ class MixedAgent(RememberingAgent):
         return super().state_dict() | {
             "arbiter": self.arbiter.state_dict(),
             "key_mean": self.projection.mean,
+            "slot_of": self._slot_of.copy(),
         }
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
         self.arbiter.load_state_dict(state["arbiter"])
         self.projection.mean = state["key_mean"]
+        self._slot_of[:] = state["slot_of"]

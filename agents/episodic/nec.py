@@ -145,7 +145,7 @@ class NecAgent(RememberingAgent):
     def encode(self, obs: Tensor, network: nn.Module) -> tuple[Tensor, np.ndarray | None]:
         return network(obs)[0], None
 
-    def received(self, returns: Returns) -> None:
+    def received(self, returns: Returns, slots: np.ndarray) -> None:
         refs, values = returns.steps.ref, returns.returns
         refs, values = refs[refs >= 0], values[refs >= 0]
         self._names[refs % self.replay.slots] = refs

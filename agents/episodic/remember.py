@@ -91,8 +91,8 @@ class RememberingAgent(Agent):
     def gamma(self) -> float:
         return self.memory_config.gamma
 
-    def received(self, returns: Returns) -> None:
-        """Moments whose returns have become known and were written."""
+    def received(self, returns: Returns, slots: np.ndarray) -> None:
+        """Moments whose returns have become known and were written to slots [M]."""
 
     # -- looking and acting ---------------------------------------------------------------------
     @torch.no_grad()
@@ -172,9 +172,9 @@ class RememberingAgent(Agent):
         if not len(returns.returns):
             return
         s = returns.steps
-        self.memory.write(s.key, s.action, returns.returns, s.hash, self.game, s.ref)
+        slots = self.memory.write(s.key, s.action, returns.returns, s.hash, self.game, s.ref)
         self.probes.add(self.game, returns)
-        self.received(returns)
+        self.received(returns, slots)
 
     def _keep_up(self, moment: Moment) -> None:
         """Bounded upkeep: encode a few old moments anew, now and then check the index."""

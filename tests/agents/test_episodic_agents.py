@@ -213,6 +213,47 @@ def test_old_keys_are_encoded_anew():
     assert still.memory.stats()["stale"] > stats["stale"]
 
 
+def test_learning_batches_give_entries_the_keys_of_the_day():
+    agent, world = agent_of("mix"), World()
+    agent.config.__dict__["target_period"] = 10**9  # the encoder that acts stands still
+    play(agent, world, 40)
+    memory = agent.memory
+    before = memory._slots.keys[: len(memory)].copy()
+    agent._update()
+    changed = np.flatnonzero((before != memory._slots.keys[: len(memory)]).any(1))
+    assert len(changed)  # the running mean alone has moved old keys
+    obs, there = agent.replay.observations(memory.moments(changed).refs)
+    assert there.all()
+    assert np.allclose(memory._slots.keys[changed], agent.keys_of(obs), atol=1e-5)
+    assert (memory.moments(changed).versions == memory.version).all()
+
+
+def test_names_of_later_observations():
+    agent, world = agent_of("mix"), World()
+    play(agent, world, 30)
+    batch = agent.replay.sample(32, 3, np.random.default_rng(0))
+    open_ended = ~batch.terminated
+    names = agent.replay.names_after(batch.indices, batch.steps)[open_ended]
+    obs, there = agent.replay.observations(names)
+    assert open_ended.any()
+    assert there.all()
+    assert np.array_equal(obs, batch.obs_t[open_ended])
+
+
+def test_old_game_is_asked_again():
+    agent, world = agent_of("mfec"), World()
+    play(agent, world, 60)
+    assert not any("kept" in name for name in agent.diagnostics())
+    agent.end_task(world.obs())
+    agent.begin_task(1)
+    numbers = agent.diagnostics()
+    assert numbers["memory/kept/0"] == 1.0
+    worth = numbers["memory/error/0"]
+    agent.memory.load_state_dict(agent_of("mfec").memory.state_dict())  # all forgotten
+    assert agent.diagnostics()["memory/kept/0"] == 0.0
+    assert agent.diagnostics()["memory/error/0"] > worth
+
+
 @pytest.mark.parametrize("controller", ["mix", "nec", "mfec"])
 def test_restored_agent_goes_on_the_same(controller, tmp_path):
     from training.checkpoint import CheckpointStore
