@@ -16,6 +16,9 @@ Choices that the papers leave open, fixed here:
   toward zero like every decay of the chip.
 - A pre spike counts as before the post spike that it causes in the same step: x already holds
   s_pre when s_post reads it; y does not yet hold s_post when s_pre reads it.
+- Where outputs compete, a neuron that lost to the winner of a step gets dw = -A_lost x (ours): the
+  changes of all outputs then nearly sum to zero for each input, so that an input which is always
+  active learns nothing from an action's mere frequency (the covariance of Williams 1992).
 - Everything is an integer: traces and eligibility with 12 fractional bits, weights with 16
   below the 8-bit level that the synapse delivers. Weights stay within +-127 levels; clipped
   updates are counted.
@@ -58,6 +61,7 @@ class PlasticityConfig:
     tau_eligibility: float = 25.0
     a_plus: float = 1.0
     a_minus: float = 1.0
+    a_lost: float = 0.0  # onto neurons that lost to a winner; 1 / (outputs - 1) balances a_plus = 1
     learning_rate: float = 1.0  # eta
     bounds: str = "hard"
 
@@ -69,7 +73,7 @@ class PlasticityConfig:
         for name in ("tau_plus", "tau_minus", "tau_eligibility"):
             if not 1.0 <= getattr(self, name) <= 4096.0:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in 1..4096 steps")
-        for name in ("a_plus", "a_minus", "learning_rate"):
+        for name in ("a_plus", "a_minus", "a_lost", "learning_rate"):
             # beyond this the 64-bit products could overflow
             if not 0.0 <= getattr(self, name) <= 127.0:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in 0..127")
@@ -116,8 +120,11 @@ class PlasticSynapses:
         """int64 [I, O]: what the synapses deliver, floor of the weights."""
         return self.weight >> LEVEL_BITS
 
-    def learn(self, pre: np.ndarray, post: np.ndarray) -> None:
-        """One time step: spikes pre bool [I], post bool [O] of the same step."""
+    def learn(self, pre: np.ndarray, post: np.ndarray, lost: np.ndarray | None = None) -> None:
+        """One time step: spikes pre bool [I], post bool [O] of the same step.
+
+        lost: bool [O], outputs that a winner's spike reset.
+        """
         config = self.config
         if config.rule == "none":
             return
@@ -133,6 +140,9 @@ class PlasticSynapses:
         columns = fixed(config.a_plus) * self.pre_trace[:, None]  # [I, 1]
         self._change(np.ix_(pre, np.ones(len(post), bool)), rows, upward=False)
         self._change(np.ix_(np.ones(len(pre), bool), post), columns, upward=True)
+        if lost is not None and config.a_lost:
+            down = -fixed(config.a_lost) * self.pre_trace[:, None]  # [I, 1]
+            self._change(np.ix_(np.ones(len(pre), bool), lost), down, upward=False)
         self.post_trace[post] += TRACE_ONE
 
     def reward(self, reward: float) -> None:
@@ -155,6 +165,11 @@ class PlasticSynapses:
         for array in (self.eligibility, self.pre_trace, self.post_trace):
             array[:] = 0
         self._eligible = False
+
+    def settle(self) -> None:
+        """Zero the traces of spikes and keep eligibility: a new decision of the same episode."""
+        self.pre_trace[:] = 0
+        self.post_trace[:] = 0
 
     def _change(self, where: tuple, amount: np.ndarray, upward: bool) -> None:
         """STDP change `amount` (28 fractional bits, broadcast) of the synapses `where`."""
@@ -203,7 +218,9 @@ class PlasticReadout:
 
     Winner-take-all: of the neurons above threshold in a step only the one with the highest
     membrane fires, and it resets all others, so that eligibility names one action. Exploration is
-    a random integer drive for each neuron, up to `noise` units, drawn once a decision.
+    a random integer drive for each neuron, drawn once a decision from a Gumbel distribution of
+    scale `noise`: the winner of a step is then a sample from the softmax of drive / noise, which
+    never stops exploring, however far the drives are apart.
     """
 
     def __init__(
@@ -236,14 +253,14 @@ class PlasticReadout:
         if spikes.ndim != 2 or spikes.shape[1] != self.synapses.weight.shape[0]:
             raise ValueError(f"spikes {spikes.shape} are not [T, {self.synapses.weight.shape[0]}]")
         self._state = LifState.zeros(self.outputs)
-        noise = rng.integers(-self.noise, self.noise + 1, self.outputs)
+        noise = np.rint(self.noise * rng.gumbel(size=self.outputs)).astype(np.int64)
         fired = np.zeros(self.outputs, np.int64)
         reached = np.zeros(self.outputs, np.int64)
         for pre in spikes:
             post = self._advance(pre, noise)
             fired += post
             reached = np.maximum(reached, self._state.v)
-            self.synapses.learn(pre, post)
+            self.synapses.learn(pre, post, ~post if post.any() else None)
         self.decisions += 1
         self.time_steps = len(spikes)
         tie = rng.random(self.outputs)

@@ -65,6 +65,19 @@ def test_reward_modulated_weights_wait_for_the_reward():
     assert other.weight[0, 0] == held
 
 
+def test_losers_of_a_competition_lose_what_the_winner_gains():
+    config = PlasticityConfig(rule="rstdp", tau_plus=64, a_minus=0.0, a_lost=0.5)
+    synapses = PlasticSynapses(config, np.zeros((2, 3)))
+    pre, post = np.array([True, False]), np.array([False, True, False])
+    synapses.learn(pre, post, ~post)
+    synapses.reward(1.0)
+    change = synapses.weight / (1 << LEVEL_BITS)
+    np.testing.assert_allclose(change, [[-0.5, 1.0, -0.5], [0, 0, 0]], atol=0.01)
+    synapses.settle()
+    assert not synapses.pre_trace.any()
+    assert synapses.eligibility.any()
+
+
 def test_learning_is_counted_by_events():
     synapses = PlasticSynapses(PlasticityConfig(rule="rstdp"), np.zeros((10, 4)))
     quiet = np.zeros(10, bool), np.zeros(4, bool)
