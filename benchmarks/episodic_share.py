@@ -93,7 +93,12 @@ def main() -> None:
     configs = {
         "reactive": load_config(["agent=reactive", *common]),
         "episodic": load_config(
-            ["agent=episodic", *common, f"memory.capacity={args.entries + 10_000}"]
+            [
+                "agent=episodic",
+                *common,
+                f"memory.capacity={args.entries + 10_000}",
+                "memory.horizon=10",
+            ]
         ),
     }
     tape = record(configs["reactive"])
@@ -103,7 +108,7 @@ def main() -> None:
     for agent in agents.values():
         agent.begin_task(0)
     fill(agents["episodic"], args.entries, tape)
-    warm = 20  # compilation, and replay enough to learn from
+    warm = 60  # compilation; and most of what replay holds has an entry, whose key is refreshed
     for i in range(warm + args.rounds):
         if i == warm:
             for name in ("read", "write", "stale", "moments", "reembed", "tune"):

@@ -59,7 +59,8 @@ class MixedAgent(RememberingAgent):
 
     def learned(self, batch: Batch) -> None:
         """The update has encoded obs_t by the network that acts: their entries get those keys."""
-        if not self.memory_config.refresh or not self._same_encoder:
+        every = self.memory_config.refresh
+        if not every or self.learner.updates % every or not self._same_encoder:
             return
         refs = self.replay.names_after(batch.indices, batch.steps)
         refs = np.where(batch.terminated, -1, refs)

@@ -214,7 +214,7 @@ def test_old_keys_are_encoded_anew():
 
 
 def test_learning_batches_give_entries_the_keys_of_the_day():
-    agent, world = agent_of("mix"), World()
+    agent, world = agent_of("mix", refresh=1), World()
     agent.config.__dict__["target_period"] = 10**9  # the encoder that acts stands still
     play(agent, world, 40)
     memory = agent.memory
@@ -315,6 +315,7 @@ def test_hashes_tell_states_apart_by_a_single_pixel():
         ({"neighbours": 0}, "memory.neighbours"),
         ({"alpha": 0.0}, "memory.alpha"),
         ({"index": "faiss"}, "memory.index"),
+        ({"refresh": -1}, "memory.refresh"),
     ],
 )
 def test_bad_values_are_named(values, word):
