@@ -19,11 +19,12 @@ import torch
 from agents import schedules
 from agents.backend import BackendConfig, EventBackend
 from agents.config import AgentConfig
+from agents.continual import Continual, ContinualConfig, make_replay
 from agents.encoders import EncoderConfig, make_encoder
 from agents.learner import Learner, LearnerInputs, LearnerOutputs
 from agents.losses import masked_argmax
 from agents.network import QNetwork
-from memory import Batch, ReplayBuffer
+from memory import Batch
 
 
 class Transition(NamedTuple):
@@ -50,6 +51,7 @@ class Agent:
         device: torch device.
         cuda_graph: capture the update as one CUDA graph (CUDA only).
         backend: what the acting encoder runs on; None for PyTorch.
+        continual: what is done against forgetting; None for nothing.
     """
 
     def __init__(
@@ -62,29 +64,26 @@ class Agent:
         device: torch.device | str = "cpu",
         cuda_graph: bool = False,
         backend: BackendConfig | None = None,
+        continual: ContinualConfig | None = None,
     ) -> None:
         self.config, self.total_steps = config, total_steps
         self.device = torch.device(device)
-        seeds = np.random.SeedSequence(seed).spawn(5)
+        seeds = np.random.SeedSequence(seed).spawn(6)
         self.explore_rng = np.random.default_rng(seeds[0])
         self.sample_rng = np.random.default_rng(seeds[1])
-        names = ("init", "noise", "keys")
+        names = ("init", "noise", "keys", "continual")
         self.seeds = {n: int(s.generate_state(1)[0]) for n, s in zip(names, seeds[2:])}
         self.build(encoder, masks.shape[1], cuda_graph)
         self.noise = torch.Generator(self.device).manual_seed(self.seeds["noise"])
-        self.replay = ReplayBuffer(
-            config.replay_capacity,
-            config.num_envs,
-            config.n_step_max,
-            prioritised=config.prioritised,
-            alpha=config.priority_alpha,
-        )
+        continual = continual or ContinualConfig()
+        self.replay = make_replay(config, continual.replay, self.seeds["continual"])
         self.masks = torch.as_tensor(masks, device=self.device)
         self.allowed = [np.flatnonzero(mask) for mask in masks]
         self.game = 0
         self.steps = 0  # agent steps of the run
         self.game_steps = [0] * len(masks)  # agent steps in each game
         self.last: LearnerOutputs | None = None
+        self.continual = Continual(continual, self, self.seeds["continual"])
         self.backend: EventBackend | None = None
         if backend is not None and backend.name == "event_core":
             self.backend = EventBackend(backend, self.acting_network)
@@ -109,6 +108,7 @@ class Agent:
     def end_task(self, obs: np.ndarray) -> None:
         """The task stops at obs [N, 4, 84, 84]; running episodes bootstrap from there."""
         self.replay.cut(obs)
+        self.continual.end_task()
 
     # -- acting ---------------------------------------------------------------------------------
     @property
@@ -233,11 +233,13 @@ class Agent:
             self.masks[put(batch.task)],
             put(batch.weights),
             torch.tensor(gamma, dtype=torch.float32).to(self.device),
+            put(batch.task),
         )
 
     def diagnostics(self) -> dict[str, float]:
         """Numbers of the last update and of the schedules, for the log."""
         out = {"agent/epsilon": self.epsilon(), "agent/replay": float(len(self.replay))}
+        out |= self.continual.diagnostics()
         if self.backend is not None:
             out |= self.backend.diagnostics()
         if self.last is None:
@@ -261,6 +263,7 @@ class Agent:
         backend = {"backend": self.backend.state_dict()} if self.backend is not None else {}
         return backend | {
             "learner": self.learner.state_dict(),
+            "continual": self.continual.state_dict(),
             "game": self.game,
             "steps": self.steps,
             "game_steps": list(self.game_steps),
@@ -272,6 +275,8 @@ class Agent:
 
     def load_state_dict(self, state: dict) -> None:
         self.learner.load_state_dict(state["learner"])
+        if "continual" in state:  # runs of earlier versions have none
+            self.continual.load_state_dict(state["continual"])
         self.game, self.steps = state["game"], state["steps"]
         self.game_steps = list(state["game_steps"])
         self.explore_rng.bit_generator.state = state["explore_rng"]

@@ -28,6 +28,7 @@ class LearnerInputs(NamedTuple):
     mask_t: Tensor  # [B, A] bool, actions of that transition's game
     weights: Tensor  # [B] float32
     gamma: Tensor  # [] float32
+    task: Tensor | None = None  # [B] int64, only where something asks for it
 
 
 class LearnerOutputs(NamedTuple):
@@ -56,6 +57,8 @@ class Learner:
         self.network, self.target, self.config = network, target, config
         self.target_rate = target_rate
         self.updates = 0
+        self.consolidation = None  # memory.consolidation.Consolidation, where there is one
+        self.clone = None  # (output, obs_tm1, task) -> loss or None, where old games are cloned
         self.anneal_from = 0  # update at which the schedules of n and gamma last began
         target.load_state_dict(network.state_dict())
         target.requires_grad_(False)
@@ -103,12 +106,16 @@ class Learner:
         loss, outputs = self.loss(inputs)
         self.optimiser.zero_grad(set_to_none=self._graph is None)
         loss.backward()
+        if self.consolidation is not None:
+            self.consolidation.after_backward(outputs.scalars["td"])
         if self.config.max_grad_norm > 0:
             norm = torch.nn.utils.clip_grad_norm_(
                 self.params, self.config.max_grad_norm, foreach=True
             )
             outputs.scalars["grad_norm"] = norm
         self.optimiser.step()
+        if self.consolidation is not None:
+            self.consolidation.after_step()
         return outputs
 
     def loss(self, inputs: LearnerInputs) -> tuple[Tensor, LearnerOutputs]:
@@ -143,6 +150,11 @@ class Learner:
             penalty = losses.spike_rate_penalty(out.encoding.rates, self.target_rate)
             total = total + config.spike_rate_weight * penalty
             scalars["spike_rate"] = penalty.detach()
+        if self.clone is not None and inputs.task is not None:
+            cloned = self.clone(out, inputs.obs_tm1, inputs.task)
+            if cloned is not None:
+                total = total + cloned
+                scalars["clone"] = cloned.detach()
         scalars["total"] = total.detach()
         scalars["rates"] = out.encoding.rates.detach()
         scalars["spikes"] = out.encoding.spikes.detach()

@@ -88,6 +88,25 @@ def spike_rate_penalty(rates: Tensor, target_rate: float) -> Tensor:
     return ((rates / target_rate - 1.0) ** 2).sum()
 
 
+def cloning(
+    q: Tensor,  # [B, A]
+    old_q: Tensor,  # [B, A] of the network as it was
+    mask: Tensor,  # [B, A] bool, actions that exist in that game
+    temperature: float,
+) -> tuple[Tensor, Tensor]:
+    """CLEAR's two cloning losses for a Q-learner (Rolnick 2019, eq. 2 and 3).
+
+    Returns KL(softmax(old_q / temperature) || softmax(q / temperature)) and the squared difference
+    of the values, over the actions that exist; means over the batch, scalars.
+    """
+    _same_batch(q, old_q, mask)
+    log_new = torch.log_softmax((q / temperature).masked_fill(~mask, -1e9), 1)
+    log_old = torch.log_softmax((old_q / temperature).masked_fill(~mask, -1e9), 1)
+    policy = (log_old.exp() * (log_old - log_new)).sum(1).mean()
+    value = (((q - old_q) ** 2 * mask).sum(1) / mask.sum(1)).mean()
+    return policy, value
+
+
 def masked_argmax(q: Tensor, mask: Tensor) -> Tensor:
     """Greedy action [B] among those that `mask` [B, A] allows in q [B, A]."""
     return q.masked_fill(~mask, -torch.inf).argmax(1)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from agents.agent import Agent
+from agents.continual import ContinualConfig
 from agents.episodic import make_agent
 from envs import Task, make_action_set, make_vector_env
 from errors import UserError
@@ -63,6 +64,9 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
         total_steps=tasks.total_steps,
         seed=named_seeds(config.seed)["agent"],
         device=device,
-        cuda_graph=config.device.cuda_graph and device.type == "cuda",
+        cuda_graph=config.device.cuda_graph
+        and device.type == "cuda"
+        and not config.replay.clones,  # how many rows are cloned differs from batch to batch
         backend=config.backend,
+        continual=ContinualConfig(tuple(config.consolidation), config.stiffness, config.replay),
     )

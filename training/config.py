@@ -18,10 +18,12 @@ from yaml import YAMLError
 
 from agents.backend import BackendConfig
 from agents.config import AgentConfig
+from agents.continual import ContinualConfig, ReplayConfig
 from agents.encoders import EncoderConfig
 from agents.episodic.config import MemoryConfig
 from envs import ProtocolConfig, TaskSequence, parse_task
 from errors import UserError, require
+from memory.consolidation import ConsolidationConfig
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 
@@ -103,6 +105,9 @@ class RunConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    consolidation: list[str] = field(default_factory=list)  # ewc, online_ewc, si, mas, l2: add up
+    stiffness: ConsolidationConfig = field(default_factory=ConsolidationConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
@@ -113,6 +118,22 @@ class RunConfig:
         require(
             self.display in ("auto", "plain", "off"),
             f"display={self.display}: use auto, plain or off",
+        )
+        continual = ContinualConfig(tuple(self.consolidation), self.stiffness, self.replay)
+        acts = self.memory.controller
+        require(
+            acts not in ("nec", "mfec") or continual == ContinualConfig(stiffness=self.stiffness),
+            f"memory.controller={acts} learns by its own rules: set consolidation=[] and "
+            "replay=fifo, or memory.controller=mix",
+        )
+        require(
+            acts == "none" or self.replay.kind != "reservoir",
+            f"memory.controller={acts} looks up the newest frames in replay: set "
+            "replay=fifo_and_reservoir",
+        )
+        require(
+            not self.agent.prioritised or self.replay.kind == "fifo",
+            f"agent.prioritised=true takes replay=fifo, not replay={self.replay.kind}",
         )
         plain = self.encoder.size != "impala" and self.encoder.k_wta == 0.0
         require(

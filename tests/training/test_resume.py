@@ -91,6 +91,38 @@ def test_killed_run_ends_with_the_same_numbers(uninterrupted, tmp_path, seed):
     assert metrics(folder) == metrics(uninterrupted)
 
 
+def test_killed_run_with_consolidation_and_old_replay_ends_with_the_same_numbers(tmp_path):
+    extra = [
+        "sequence.steps_per_task=240",
+        "sequence.cycles=1",
+        "consolidation=[online_ewc,si]",
+        "stiffness.samples=16",
+        "replay=cloning",
+    ]
+    small = [a for a in SMALL if a.partition("=")[0] not in {e.partition("=")[0] for e in extra}]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command = [sys.executable, str(ROOT / "train.py"), *small, *extra]
+
+    def run(folder: Path) -> subprocess.Popen:
+        return subprocess.Popen([*command, f"run={folder}"], cwd=ROOT, stdout=subprocess.PIPE)
+
+    first = run(whole)
+    first.communicate(timeout=240)
+    assert first.returncode == 0
+    process = run(killed)  # killed in the second game, whose first checkpoint is that of step 300
+    while (
+        process.poll() is None and not (killed / "checkpoints" / "300" / "manifest.json").exists()
+    ):
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    again = run(killed)
+    again.communicate(timeout=240)
+    assert again.returncode == 0
+    assert any(line.get("loss/consolidation", 0) > 0 for line in metrics(whole))
+    assert metrics(killed) == metrics(whole)
+
+
 def test_same_seed_same_numbers_and_other_seed_others(uninterrupted, tmp_path):
     same, other = tmp_path / "same", tmp_path / "other"
     short = "sequence.cycles=1"

@@ -1,0 +1,217 @@
+"""What keeps old games: consolidation, cloning of old behaviour, and the choice of replay.
+
+agent.replay = make_replay(...)
+agent.continual = Continual(config, agent)
+agent.continual.end_task()           # a game ends: importances are measured, a copy is kept
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.config import AgentConfig
+from agents.losses import cloning
+from agents.network import QOutput
+from errors import require
+from memory import ReplayBuffer
+from memory.consolidation import METHODS, Consolidation, ConsolidationConfig, mean_gradients
+from memory.consolidation.methods import Evidence
+from memory.mixed_replay import MixedReplay
+from memory.reservoir import ReservoirReplay
+
+if TYPE_CHECKING:
+    from agents.agent import Agent
+
+TRIES = 64  # batches that are looked through for transitions of the finished game
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Group `replay`. All kinds have the bytes of agent.replay_capacity transitions."""
+
+    # fifo: the newest; reservoir: a uniform sample of all; fifo_and_reservoir: half and half
+    kind: str = "fifo"
+    # Weights of cloning on transitions of other games than the present one, against the network
+    # as it was when the last game ended (CLEAR's idea; its own weights are .01 and .005).
+    clone_policy: float = 0.0  # of KL(old policy || policy)
+    clone_value: float = 0.0  # of the squared difference of Q-values
+    clone_temperature: float = 0.1  # return units; policy = softmax(Q / temperature)
+
+    def __post_init__(self) -> None:
+        kinds = ("fifo", "reservoir", "fifo_and_reservoir")
+        require(self.kind in kinds, f"replay.kind={self.kind} is not one of {', '.join(kinds)}")
+        for key in ("clone_policy", "clone_value"):
+            require(getattr(self, key) >= 0, f"replay.{key} must not be negative")
+        require(self.clone_temperature > 0, "replay.clone_temperature must be above 0")
+
+    @property
+    def clones(self) -> bool:
+        return self.clone_policy > 0 or self.clone_value > 0
+
+
+@dataclass(frozen=True)
+class ContinualConfig:
+    """What an agent does against forgetting."""
+
+    consolidation: tuple[str, ...] = ()
+    stiffness: ConsolidationConfig = field(default_factory=ConsolidationConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+
+    def __post_init__(self) -> None:
+        for name in self.consolidation:
+            require(
+                name in METHODS,
+                f"consolidation=[{name}]: choose from {', '.join(METHODS)}; several add up",
+            )
+        require(
+            len(set(self.consolidation)) == len(self.consolidation),
+            "consolidation names a method twice",
+        )
+
+
+def make_replay(config: AgentConfig, replay: ReplayConfig, seed: int):
+    """The replay of this kind; all kinds hold the same bytes of frames."""
+    n, window = config.num_envs, config.n_step_max
+    if replay.kind == "reservoir":
+        return ReservoirReplay(config.replay_capacity, n, window, seed)
+    capacity = config.replay_capacity
+    if replay.kind == "fifo_and_reservoir":
+        half = capacity // 2
+        return MixedReplay(ReplayBuffer(half, n, window), ReservoirReplay(half, n, window, seed))
+    return ReplayBuffer(
+        capacity, n, window, prioritised=config.prioritised, alpha=config.priority_alpha
+    )
+
+
+class Continual:
+    """The parts against forgetting of one agent; all of them off by default."""
+
+    def __init__(self, config: ContinualConfig, agent: Agent, seed: int) -> None:
+        self.config, self.agent = config, agent
+        self.rng = np.random.default_rng(seed)
+        self.torch_rng = torch.Generator().manual_seed(seed)
+        self.consolidation: Consolidation | None = None
+        self.old = None  # the network as the last game left it; None: nothing to clone yet
+        if config.consolidation:
+            self.consolidation = Consolidation(
+                config.consolidation, config.stiffness, agent.network
+            )
+            agent.learner.consolidation = self.consolidation
+        if config.replay.clones:
+            agent.learner.clone = self.clone_loss
+
+    # -- at the end of a game -------------------------------------------------------------------
+    def end_task(self) -> None:
+        """The agent's present game ends."""
+        agent = self.agent
+        if not agent.learner.updates:
+            return
+        if self.consolidation is not None:
+            obs = self._observations()
+            if len(obs):
+                self.consolidation.consolidate(
+                    Evidence(lambda: self._fisher(obs), lambda: self._sensitivity(obs))
+                )
+        if self.config.replay.clones:
+            self.old = copy.deepcopy(agent.learner.target).requires_grad_(False)
+
+    def _observations(self) -> Tensor:
+        """uint8 [M, 4, 84, 84] of the present game, drawn from replay."""
+        agent, wanted = self.agent, self.config.stiffness.samples
+        found: list[np.ndarray] = []
+        for _ in range(TRIES):
+            if sum(map(len, found)) >= wanted or not len(agent.replay):
+                break
+            batch = agent.replay.sample(64, 1, self.rng)
+            found.append(batch.obs_tm1[batch.task == agent.game])
+        if not found:
+            return torch.zeros((0, 4, 84, 84), dtype=torch.uint8)
+        return torch.from_numpy(np.concatenate(found)[:wanted]).to(agent.device)
+
+    def _vectorised(self) -> bool:
+        """The spiking encoders run compiled kernels, which torch.func cannot look into."""
+        return "Spiking" not in type(self.agent.network.encoder).__name__
+
+    def _fisher(self, obs: Tensor) -> list[Tensor]:
+        """Mean squared gradients of log pi(a | obs), a drawn from pi = softmax(Q / temperature)
+        over the actions that the game has (Kirkpatrick 2017, with the policy of a Q-learner)."""
+        agent, temperature = self.agent, self.config.stiffness.temperature
+        mask = agent.masks[agent.game]  # [A]
+        with torch.no_grad():
+            q = torch.cat([agent.network(part).q for part in obs.split(64)])
+        policy = torch.softmax(q.masked_fill(~mask, -torch.inf) / temperature, 1).cpu()
+        action = torch.multinomial(policy, 1, generator=self.torch_rng)[:, 0].to(agent.device)
+        chosen = torch.nn.functional.one_hot(action, q.shape[1]).to(q.dtype)
+
+        def score(out: QOutput, one_hot: Tensor) -> Tensor:
+            logits = (out.q[0] / temperature).masked_fill(~mask, -1e9)
+            return (torch.log_softmax(logits, 0) * one_hot).sum()
+
+        return mean_gradients(
+            agent.network,
+            self.consolidation.names,
+            score,
+            obs,
+            [chosen],
+            vectorised=self._vectorised(),
+        )
+
+    def _sensitivity(self, obs: Tensor) -> list[Tensor]:
+        """Mean absolute gradients of ||Q||^2 over the game's actions (Aljundi 2018, eq. 2)."""
+        mask = self.agent.masks[self.agent.game]
+        return mean_gradients(
+            self.agent.network,
+            self.consolidation.names,
+            lambda out: (out.q[0] ** 2 * mask).sum(),
+            obs,
+            power=1,
+            vectorised=self._vectorised(),
+        )
+
+    # -- in every update ------------------------------------------------------------------------
+    def clone_loss(self, out: QOutput, obs_tm1: Tensor, task: Tensor) -> Tensor | None:
+        """Cloning on the rows of other games than the present one; None before there are any."""
+        if self.old is None:
+            return None
+        rows = (task != self.agent.game).nonzero()[:, 0]
+        if not len(rows):
+            return None
+        c = self.config.replay
+        with torch.no_grad():
+            old = self.old(obs_tm1[rows]).q
+        policy, value = cloning(out.q[rows], old, self.agent.masks[task[rows]], c.clone_temperature)
+        share = len(rows) / len(task)  # a mean over the batch, as the TD loss is
+        return share * (c.clone_policy * policy + c.clone_value * value)
+
+    def diagnostics(self) -> dict[str, float]:
+        if self.consolidation is None:
+            return {}
+        return {
+            "loss/consolidation": self.consolidation.penalty().item(),
+            "continual/consolidation_bytes": float(self.consolidation.nbytes()),
+        }
+
+    # -- state ----------------------------------------------------------------------------------
+    def state_dict(self) -> dict:
+        keeps = self.consolidation
+        return {
+            "rng": self.rng.bit_generator.state,
+            "torch_rng": self.torch_rng.get_state(),
+            "consolidation": keeps.state_dict() if keeps is not None else None,
+            "old": self.old.state_dict() if self.old is not None else None,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.rng.bit_generator.state = state["rng"]
+        self.torch_rng.set_state(state["torch_rng"])
+        if self.consolidation is not None:
+            self.consolidation.load_state_dict(state["consolidation"])
+        if state["old"] is not None:
+            self.old = copy.deepcopy(self.agent.learner.target).requires_grad_(False)
+            self.old.load_state_dict(state["old"])

@@ -1,0 +1,160 @@
+"""The methods. Each says how much every weight matters and where it is held; the rest is shared.
+
+A method has three hooks: `after_backward(grads)`, `after_step(params)`, `consolidate(params,
+evidence)`; what it knows stands in `importance` and `anchor`, lists of tensors like the weights,
+whose penalty is 1/2 sum importance (w - anchor)^2. Memory does not grow with the number of games.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from memory.consolidation.config import ConsolidationConfig
+
+
+class Evidence(NamedTuple):
+    """What a finished game can tell; measured only when a method asks."""
+
+    fisher: Callable[[], list[Tensor]]  # E (d log pi / d w)^2
+    sensitivity: Callable[[], list[Tensor]]  # E |d ||Q||^2 / d w|
+
+
+class Method:
+    """Importances add up, the anchor is where the last game ended."""
+
+    decay = 1.0
+
+    def __init__(self, params: Sequence[Tensor], config: ConsolidationConfig) -> None:
+        self.config = config
+        self.importance = [torch.zeros_like(p) for p in params]
+        self.anchor = [p.detach().clone() for p in params]
+
+    def after_backward(self, grads: Sequence[Tensor]) -> None:
+        """Gradients of the losses alone, before any penalty and clipping."""
+
+    def after_step(self, params: Sequence[Tensor]) -> None:
+        """The optimiser has moved the weights."""
+
+    def consolidate(self, params: Sequence[Tensor], evidence: Evidence) -> None:
+        """A game ends."""
+        new = self._scaled(self.measure(params, evidence))
+        torch._foreach_mul_(self.importance, self.decay)
+        torch._foreach_add_(self.importance, new)
+        for anchor, p in zip(self.anchor, params):
+            anchor.copy_(p.detach())
+
+    def measure(self, params: Sequence[Tensor], evidence: Evidence) -> list[Tensor]:
+        """Raw importance of the weights for the game that ends."""
+        raise NotImplementedError
+
+    def _scaled(self, raw: list[Tensor]) -> list[Tensor]:
+        """Unit mean over all weights together, if so configured. Only what is new is scaled,
+        never a sum with what was scaled before."""
+        if not self.config.normalise:
+            return raw
+        mean = sum(r.double().sum() for r in raw) / sum(r.numel() for r in raw)
+        return [r / mean.clamp_min(1e-30).to(r.dtype) for r in raw]
+
+    def state_dict(self) -> dict:
+        """The tensors of `_names`, by name."""
+        return {name: list(getattr(self, name)) for name in self._names()}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name in self._names():
+            for own, saved in zip(getattr(self, name), state[name], strict=True):
+                own.copy_(saved)
+
+    def _names(self) -> tuple[str, ...]:
+        return ("importance", "anchor")
+
+
+class EWC(Method):
+    """One quadratic a game (Kirkpatrick 2017, eq. 3, and Huszar 2018 on several games).
+
+    sum_k F_k (w - w_k)^2 = (sum_k F_k) (w - m)^2 + constant with m the F-weighted mean of the w_k:
+    one importance and one centre carry all games.
+    """
+
+    def consolidate(self, params: Sequence[Tensor], evidence: Evidence) -> None:
+        new = self._scaled(self.measure(params, evidence))
+        for total, centre, f, p in zip(self.importance, self.anchor, new, params):
+            total += f
+            share = torch.where(total > 0, f / total.clamp_min(1e-30), 1.0)
+            centre.lerp_(p.detach(), share)
+
+    def measure(self, params: Sequence[Tensor], evidence: Evidence) -> list[Tensor]:
+        return evidence.fisher()
+
+
+class OnlineEWC(Method):
+    """F <- gamma F + F_new, held at the newest weights (Schwarz 2018, section 4)."""
+
+    def __init__(self, params: Sequence[Tensor], config: ConsolidationConfig) -> None:
+        super().__init__(params, config)
+        self.decay = config.decay
+
+    def measure(self, params: Sequence[Tensor], evidence: Evidence) -> list[Tensor]:
+        return evidence.fisher()
+
+
+class SynapticIntelligence(Method):
+    """Share of each weight in the fall of the loss along the path (Zenke 2017, eq. 3 to 5).
+
+    omega = -sum gradient * step; importance += max(0, omega) / ((w_end - w_start)^2 + xi).
+    """
+
+    def __init__(self, params: Sequence[Tensor], config: ConsolidationConfig) -> None:
+        super().__init__(params, config)
+        self.omega = [torch.zeros_like(p) for p in params]
+        self.before = [p.detach().clone() for p in params]
+        self.start = [p.detach().clone() for p in params]
+        self._grads: list[Tensor] = []
+
+    def after_backward(self, grads: Sequence[Tensor]) -> None:
+        self._grads = [g.detach().clone() for g in grads]  # clipping will scale them
+
+    def after_step(self, params: Sequence[Tensor]) -> None:
+        current = [p.detach() for p in params]
+        steps = torch._foreach_sub(current, self.before)
+        torch._foreach_addcmul_(self.omega, self._grads, steps, -1.0)
+        torch._foreach_copy_(self.before, current)
+
+    def measure(self, params: Sequence[Tensor], evidence: Evidence) -> list[Tensor]:
+        raw = []
+        for omega, start, p in zip(self.omega, self.start, params):
+            raw.append(omega.clamp_min(0) / ((p.detach() - start) ** 2 + self.config.xi))
+            omega.zero_()
+            start.copy_(p.detach())
+        return raw
+
+    def _names(self) -> tuple[str, ...]:
+        return (*super()._names(), "omega", "before", "start")
+
+
+class MAS(Method):
+    """Sensitivity of the squared norm of the outputs (Aljundi 2018, eq. 2)."""
+
+    def measure(self, params: Sequence[Tensor], evidence: Evidence) -> list[Tensor]:
+        return evidence.sensitivity()
+
+
+class L2(Method):
+    """All weights matter alike; the importance is one, however many games there were."""
+
+    decay = 0.0
+
+    def measure(self, params: Sequence[Tensor], evidence: Evidence) -> list[Tensor]:
+        return [torch.ones_like(p) for p in params]
+
+
+MAKERS = {
+    "ewc": EWC,
+    "online_ewc": OnlineEWC,
+    "si": SynapticIntelligence,
+    "mas": MAS,
+    "l2": L2,
+}

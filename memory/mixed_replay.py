@@ -1,0 +1,67 @@
+"""Half of each batch from the newest transitions, half from a uniform sample of all (CLEAR, Rolnick
+2019, section 3: 50 % new, 50 % old), within the bytes of one buffer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from memory.batches import Batch, SequenceBatch
+from memory.replay import ReplayBuffer
+from memory.reservoir import ReservoirReplay
+
+
+class MixedReplay:
+    """A `ReplayBuffer` and a `ReservoirReplay` that are fed and drawn from together.
+
+    What needs names of transitions or sequences asks the first of the two.
+    """
+
+    def __init__(self, fifo: ReplayBuffer, reservoir: ReservoirReplay) -> None:
+        self.fifo, self.reservoir = fifo, reservoir
+
+    def __len__(self) -> int:
+        return len(self.fifo) + len(self.reservoir)
+
+    def add(self, *args: Any, **kwargs: Any) -> None:
+        self.fifo.add(*args, **kwargs)
+        self.reservoir.add(*args, **kwargs)
+
+    def cut(self, obs: np.ndarray) -> None:
+        self.fifo.cut(obs)
+        self.reservoir.cut(obs)
+
+    def sample(
+        self, batch_size: int, n_step: int, rng: np.random.Generator, **kwargs: Any
+    ) -> Batch:
+        """Half from each; all from one as long as the other is empty."""
+        old = batch_size // 2 if len(self.reservoir) else 0
+        if len(self.fifo) == 0:
+            old = batch_size
+        if old in (0, batch_size):
+            source = self.reservoir if old else self.fifo
+            return source.sample(batch_size, n_step, rng, **kwargs)
+        new = self.fifo.sample(batch_size - old, n_step, rng, **kwargs)
+        kept = self.reservoir.sample(old, n_step, rng, **kwargs)
+        return Batch(*(np.concatenate(pair) for pair in zip(new, kept)))
+
+    def sample_sequences(self, *args: Any, **kwargs: Any) -> SequenceBatch:
+        return self.fifo.sample_sequences(*args, **kwargs)
+
+    def newest(self) -> np.ndarray:
+        return self.fifo.newest()
+
+    @property
+    def slots(self) -> int:
+        return self.fifo.slots
+
+    def observations(self, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.fifo.observations(names)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"fifo": self.fifo.state_dict(), "reservoir": self.reservoir.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.fifo.load_state_dict(state["fifo"])
+        self.reservoir.load_state_dict(state["reservoir"])
