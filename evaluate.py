@@ -3,6 +3,7 @@
     python evaluate.py run=runs/x backend=torch,event_core [episodes=20] [core=loihi2]
         [neurobench=true]
     python evaluate.py run=runs/x explain=true [game=krull] [episodes=1] [moments=24]
+    python evaluate.py compare=runs/a,runs/b [single=runs/c,runs/d] [out=comparison]
 
 One key says what is compared: `backend` plays the same agent on several backends;
 `explain` writes a page of what an agent with episodic memory was reminded of.
@@ -42,7 +43,17 @@ def _explain(options: Options) -> None:
     main(run, options)
 
 
-BRANCHES: dict[str, Callable[[Options], None]] = {"backend": _backends, "explain": _explain}
+def _compare(options: Options) -> None:
+    from evaluation.compare import main
+
+    main(options)
+
+
+BRANCHES: dict[str, Callable[[Options], None]] = {
+    "compare": _compare,
+    "backend": _backends,
+    "explain": _explain,
+}
 
 
 def parse(argv: Sequence[str]) -> Options:

@@ -56,6 +56,14 @@ class MixedReplay:
     def slots(self) -> int:
         return self.fifo.slots
 
+    def names_after(self, names: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """As `ReplayBuffer.names_after`; -1 for transitions of the reservoir, which have none."""
+        out = np.full(len(names), -1, np.int64)
+        own = names >= 0
+        if own.any():
+            out[own] = self.fifo.names_after(names[own], steps[own])
+        return out
+
     def observations(self, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.fifo.observations(names)
 
