@@ -24,6 +24,7 @@ from agents.encoders import EncoderConfig, make_encoder
 from agents.learner import Learner, LearnerInputs, LearnerOutputs
 from agents.losses import masked_argmax
 from agents.network import QNetwork
+from agents.world_model import Unroll, WorldModel, WorldModelConfig, make_unroll
 from memory import Batch
 
 
@@ -52,6 +53,7 @@ class Agent:
         cuda_graph: capture the update as one CUDA graph (CUDA only).
         backend: what the acting encoder runs on; None for PyTorch.
         continual: what is done against forgetting; None for nothing.
+        world_model: values of the world model; None for none.
     """
 
     def __init__(
@@ -65,13 +67,15 @@ class Agent:
         cuda_graph: bool = False,
         backend: BackendConfig | None = None,
         continual: ContinualConfig | None = None,
+        world_model: WorldModelConfig | None = None,
     ) -> None:
+        self.model_config = world_model or WorldModelConfig()
         self.config, self.total_steps = config, total_steps
         self.device = torch.device(device)
-        seeds = np.random.SeedSequence(seed).spawn(6)
+        seeds = np.random.SeedSequence(seed).spawn(7)
         self.explore_rng = np.random.default_rng(seeds[0])
         self.sample_rng = np.random.default_rng(seeds[1])
-        names = ("init", "noise", "keys", "continual")
+        names = ("init", "noise", "keys", "continual", "model")
         self.seeds = {n: int(s.generate_state(1)[0]) for n, s in zip(names, seeds[2:])}
         self.build(encoder, masks.shape[1], cuda_graph)
         self.noise = torch.Generator(self.device).manual_seed(self.seeds["noise"])
@@ -96,7 +100,18 @@ class Agent:
             network = QNetwork(make_encoder(encoder, rng), actions, self.config)
         self.network = network.to(self.device)
         target = copy.deepcopy(self.network)
-        self.learner = Learner(self.network, target, self.config, encoder.target_rate, cuda_graph)
+        self.model = self._make_model(actions) if self.model_config.enabled else None
+        self.learner = Learner(
+            self.network, target, self.config, encoder.target_rate, cuda_graph, self.model
+        )
+
+    def _make_model(self, actions: int) -> WorldModel:
+        self.model_rng = np.random.default_rng(self.seeds["model"])
+        width = self.network.head.hidden_width
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(self.seeds["model"])
+            model = WorldModel(self.network.encoder.latent_dim, actions, width, self.model_config)
+        return model.to(self.device)
 
     # -- tasks ----------------------------------------------------------------------------------
     def begin_task(self, game: int) -> None:
@@ -151,6 +166,14 @@ class Agent:
         """Values [N, A] that the agent goes by, on its device, for obs [N, 4, 84, 84]."""
         return network(torch.from_numpy(obs).to(self.device)).q
 
+    @torch.no_grad()
+    def values(self, latent: torch.Tensor, game: int) -> torch.Tensor:
+        """Values [M, A] that the agent gives to latents [M, L], real or imagined; -inf for actions
+        that the game does not have."""
+        network = self.acting_network
+        q = network.q_values(network.head(latent))
+        return q.masked_fill(~self.masks[game], -torch.inf)
+
     def eval_policy(self, obs: np.ndarray, game: int) -> np.ndarray:
         """The policy that evaluations judge: greedy, without noise; changes no state."""
         network = self.acting_network
@@ -199,13 +222,20 @@ class Agent:
     def _update(self) -> None:
         c, learner = self.config, self.learner
         beta = schedules.linear(c.priority_beta, 1.0, self.total_steps, self.steps)
-        batch = self.replay.sample(
-            c.batch_size, learner.n_step(), self.sample_rng, beta=beta, shift=c.shift
-        )
+        n, unroll = learner.n_step(), None
+        if self.model is None:
+            batch = self.replay.sample(c.batch_size, n, self.sample_rng, beta=beta, shift=c.shift)
+        else:
+            m = self.model_config
+            sequences = self.replay.sample_sequences(
+                c.batch_size, max(n, m.unroll), self.sample_rng, shift=c.shift
+            )
+            batch = sequences.window(n)
+            unroll = make_unroll(sequences, m.unroll, m.targets, self.model_rng)
         if c.noisy:
             self.network.resample_noise(self.noise)
             learner.target.resample_noise(self.noise)
-        self.last = learner.update(self._to_device(batch, learner.gamma()))
+        self.last = learner.update(self._to_device(batch, learner.gamma(), unroll))
         if self.device.type == "cpu":
             learner.check_finite(self.last)
         if c.prioritised:
@@ -215,7 +245,9 @@ class Agent:
     def learned(self, batch: Batch) -> None:
         """An update was made from this batch; `last` holds its results."""
 
-    def _to_device(self, batch: Batch, gamma: float) -> LearnerInputs:
+    def _to_device(
+        self, batch: Batch, gamma: float, unroll: tuple[np.ndarray, ...] | None = None
+    ) -> LearnerInputs:
         # The window is padded to its longest length, so that shapes never change in a run.
         rewards = np.zeros((len(batch.steps), self.config.n_step_max), np.float32)
         rewards[:, : batch.rewards.shape[1]] = batch.rewards
@@ -234,6 +266,7 @@ class Agent:
             put(batch.weights),
             torch.tensor(gamma, dtype=torch.float32).to(self.device),
             put(batch.task),
+            None if unroll is None else Unroll(*map(put, unroll)),
         )
 
     def diagnostics(self) -> dict[str, float]:
@@ -261,6 +294,8 @@ class Agent:
     # -- state ----------------------------------------------------------------------------------
     def state_dict(self) -> dict:
         backend = {"backend": self.backend.state_dict()} if self.backend is not None else {}
+        if self.model is not None:
+            backend["model_rng"] = self.model_rng.bit_generator.state
         return backend | {
             "learner": self.learner.state_dict(),
             "continual": self.continual.state_dict(),
@@ -282,6 +317,8 @@ class Agent:
         self.explore_rng.bit_generator.state = state["explore_rng"]
         self.sample_rng.bit_generator.state = state["sample_rng"]
         self.noise.set_state(state["noise"])
+        if self.model is not None:
+            self.model_rng.bit_generator.state = state["model_rng"]
         if self.backend is not None:
             self.backend.load_state_dict(state["backend"])
         if state["last"] is not None:  # the next line of the log may come before the next update

@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from agents import losses, schedules
 from agents.config import AgentConfig
 from agents.network import QNetwork
+from agents.world_model import Unroll, WorldModel
 from errors import UserError
 
 
@@ -29,6 +31,7 @@ class LearnerInputs(NamedTuple):
     weights: Tensor  # [B] float32
     gamma: Tensor  # [] float32
     task: Tensor | None = None  # [B] int64, only where something asks for it
+    unroll: Unroll | None = None  # the steps that follow, where a world model learns
 
 
 class LearnerOutputs(NamedTuple):
@@ -53,8 +56,9 @@ class Learner:
         config: AgentConfig,
         target_rate: float,
         cuda_graph: bool = False,
+        model: WorldModel | None = None,
     ) -> None:
-        self.network, self.target, self.config = network, target, config
+        self.network, self.target, self.config, self.model = network, target, config, model
         self.target_rate = target_rate
         self.updates = 0
         self.consolidation = None  # memory.consolidation.Consolidation, where there is one
@@ -63,6 +67,8 @@ class Learner:
         target.load_state_dict(network.state_dict())
         target.requires_grad_(False)
         self.params = [p for p in network.parameters() if p.requires_grad]
+        if model is not None:
+            self.params += list(model.parameters())
         device = self.params[0].device
         self.optimiser = torch.optim.AdamW(
             [
@@ -155,6 +161,12 @@ class Learner:
             if cloned is not None:
                 total = total + cloned
                 scalars["clone"] = cloned.detach()
+        if self.model is not None and inputs.unroll is not None:
+            parts = self.model.loss(
+                self.network, self.target, out.encoding.latent, inputs.unroll, inputs.mask_t
+            )
+            total = total + sum(parts.values())
+            scalars |= {name: loss.detach() for name, loss in parts.items()}
         scalars["total"] = total.detach()
         scalars["rates"] = out.encoding.rates.detach()
         scalars["spikes"] = out.encoding.spikes.detach()
@@ -176,6 +188,7 @@ class Learner:
             "optimiser": self.optimiser.state_dict(),
             "updates": self.updates,
             "anneal_from": self.anneal_from,
+            "model": self.model.state_dict() if self.model is not None else None,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -183,6 +196,8 @@ class Learner:
         self.target.load_state_dict(state["target"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.updates, self.anneal_from = state["updates"], state["anneal_from"]
+        if self.model is not None:
+            self.model.load_state_dict(state["model"])
 
 
 class _GraphedStep:
@@ -209,11 +224,12 @@ class _GraphedStep:
                     outputs = self.step(inputs)
                 torch.cuda.current_stream().wait_stream(stream)
                 return outputs
-            self.inputs = LearnerInputs(*(t.clone() for t in inputs))
+            self.inputs = tree_map(lambda t: None if t is None else t.clone(), inputs)
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph):
                 self.outputs = self.step(self.inputs)
-        for fixed, new in zip(self.inputs, inputs):
-            fixed.copy_(new, non_blocking=True)
+        for fixed, new in zip(tree_leaves(self.inputs), tree_leaves(inputs)):
+            if fixed is not None:
+                fixed.copy_(new, non_blocking=True)
         self.graph.replay()
         return self.outputs

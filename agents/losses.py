@@ -107,9 +107,58 @@ def cloning(
     return policy, value
 
 
+def self_prediction(made: Tensor, wanted: Tensor, there: Tensor) -> Tensor:
+    """1 - cosine similarity of predicted and real projections (SPR, Schwarzer 2021, eq. 4).
+
+    made, wanted [M, P]; there [M] bool, the rows that count. Mean over those, scalar.
+    """
+    _same_batch(made, wanted, there)
+    distance = 1 - torch.cosine_similarity(made, wanted.detach(), 1)
+    return _mean_where(distance, there)
+
+
+def reward_classes(logits: Tensor, reward: Tensor, counts: Tensor) -> Tensor:
+    """Cross entropy of the sign of the reward: logits [B, K, 3] of -1, 0, 1, reward and counts
+    [B, K]. Mean over the steps that count, scalar."""
+    wanted = reward.sign().long() + 1
+    entropy = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), wanted.flatten(), reduction="none"
+    )
+    return _mean_where(entropy, counts.flatten())
+
+
+def termination(logits: Tensor, terminated: Tensor, counts: Tensor) -> Tensor:
+    """Binary cross entropy of the episode going on; all [B, K]. Mean over the steps that count."""
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, (~terminated).to(logits.dtype), reduction="none"
+    )
+    return _mean_where(entropy, counts)
+
+
+def imagined_value(made: Tensor, wanted: Tensor, mask: Tensor, there: Tensor) -> Tensor:
+    """How far the values of imagined latents are from those of the real ones.
+
+    made, wanted [M, A, Z] logits; mask [M, A] bool, actions that exist; there [M] bool. KL
+    divergence of the return distributions, or half the squared error for Z = 1; mean over the
+    actions that exist and the rows that count, scalar.
+    """
+    _same_batch(made, wanted, mask, there)
+    if made.shape[-1] == 1:
+        apart = 0.5 * (made - wanted)[..., 0] ** 2
+    else:
+        log_made, log_wanted = torch.log_softmax(made, -1), torch.log_softmax(wanted, -1)
+        apart = (log_wanted.exp() * (log_wanted - log_made)).sum(-1)  # [M, A]
+    return _mean_where((apart * mask).sum(1) / mask.sum(1), there)
+
+
 def masked_argmax(q: Tensor, mask: Tensor) -> Tensor:
     """Greedy action [B] among those that `mask` [B, A] allows in q [B, A]."""
     return q.masked_fill(~mask, -torch.inf).argmax(1)
+
+
+def _mean_where(x: Tensor, counts: Tensor) -> Tensor:
+    """Mean of x over the places where `counts`, of the same shape; 0 where there is none."""
+    return (x * counts).sum() / counts.sum().clamp_min(1)
 
 
 def _same_batch(*tensors: Tensor) -> None:

@@ -67,7 +67,8 @@ class Head(nn.Module):
 
         # One hidden matrix serves both streams: one large product is quicker than two.
         streams = 2 if config.dueling else 1
-        self.hidden = linear(latent_dim, streams * config.hidden)
+        self.hidden_width = streams * config.hidden
+        self.hidden = linear(latent_dim, self.hidden_width)
         self.advantage = linear(config.hidden, num_actions * config.atoms)
         self.value = linear(config.hidden, config.atoms) if config.dueling else None
 

@@ -40,3 +40,20 @@ class SequenceBatch(NamedTuple):
         and observation `steps` that after the last step, unless a game was over there."""
         view = np.lib.stride_tricks.sliding_window_view(self.frames, 4, axis=1)
         return np.moveaxis(view, -1, 2)
+
+    def window(self, n_step: int) -> Batch:
+        """The first transition of each sequence with the rewards of up to n <= K steps."""
+        rows = np.arange(len(self.steps))
+        steps = np.minimum(self.steps, n_step)
+        after = steps[:, None] + np.arange(4)  # [B, 4]
+        return Batch(
+            np.ascontiguousarray(self.frames[:, :4]),
+            self.action[:, 0],
+            self.rewards[:, :n_step],
+            steps,
+            self.terminated[:, :n_step].any(1),
+            self.frames[rows[:, None], after],
+            self.task,
+            self.indices,
+            np.ones(len(rows), np.float32),
+        )

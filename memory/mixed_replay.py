@@ -15,7 +15,7 @@ from memory.reservoir import ReservoirReplay
 class MixedReplay:
     """A `ReplayBuffer` and a `ReservoirReplay` that are fed and drawn from together.
 
-    What needs names of transitions or sequences asks the first of the two.
+    What needs names of transitions asks the first of the two.
     """
 
     def __init__(self, fifo: ReplayBuffer, reservoir: ReservoirReplay) -> None:
@@ -46,8 +46,19 @@ class MixedReplay:
         kept = self.reservoir.sample(old, n_step, rng, **kwargs)
         return Batch(*(np.concatenate(pair) for pair in zip(new, kept)))
 
-    def sample_sequences(self, *args: Any, **kwargs: Any) -> SequenceBatch:
-        return self.fifo.sample_sequences(*args, **kwargs)
+    def sample_sequences(
+        self, batch_size: int, length: int, rng: np.random.Generator, **kwargs: Any
+    ) -> SequenceBatch:
+        """As `sample`."""
+        old = batch_size // 2 if len(self.reservoir) else 0
+        if len(self.fifo) == 0:
+            old = batch_size
+        if old in (0, batch_size):
+            source = self.reservoir if old else self.fifo
+            return source.sample_sequences(batch_size, length, rng, **kwargs)
+        new = self.fifo.sample_sequences(batch_size - old, length, rng, **kwargs)
+        kept = self.reservoir.sample_sequences(old, length, rng, **kwargs)
+        return SequenceBatch(*(np.concatenate(pair) for pair in zip(new, kept)))
 
     def newest(self) -> np.ndarray:
         return self.fifo.newest()

@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 
 from errors import UserError
-from memory.batches import Batch
+from memory.batches import Batch, SequenceBatch
 from memory.blocks import BlockArray
 from memory.gather import copy_stack
 from memory.pool import ArrayPool
@@ -36,6 +36,16 @@ def gather_stacks(frames, slots, width, shifts, out):
         for f in range(STACK):
             rows[f] = slots[b] - STACK + 1 + f
         copy_stack(frames, rows, out[b], width, shifts[b, 0], shifts[b, 1])
+
+
+def shift_frames(frames: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """frames [B, F, H, W], all of a row moved by moves [B, 2], the edge repeated."""
+    height, width = frames.shape[2:]
+    y = np.clip(np.arange(height) + moves[:, :1], 0, height - 1)  # [B, H]
+    x = np.clip(np.arange(width) + moves[:, 1:], 0, width - 1)  # [B, W]
+    rows = np.arange(len(frames))[:, None, None, None]
+    step = np.arange(frames.shape[1])[:, None, None]
+    return frames[rows, step, y[:, None, :, None], x[:, None, None, :]]
 
 
 class ReservoirReplay:
@@ -197,6 +207,36 @@ class ReservoirReplay:
             self._task[segment].astype(np.int64),
             np.full(batch_size, -1, np.int64),  # transitions here have no names
             np.ones(batch_size, np.float32),
+        )
+
+    def sample_sequences(
+        self, batch_size: int, length: int, rng: np.random.Generator, *, shift: int = 0
+    ) -> SequenceBatch:
+        """As `ReplayBuffer.sample_sequences`; a sequence also stops with its segment."""
+        if len(self) == 0:
+            raise ValueError("nothing to draw: no segment is complete yet")
+        drawn = rng.integers(len(self), size=batch_size)
+        segment = np.searchsorted(self._ends, drawn, side="right")
+        size = self._size[segment]
+        at = drawn - (self._ends[segment] - size)
+        index = np.minimum(at[:, None] + np.arange(length), self.length - 1)  # [B, K]
+        inside = at[:, None] + np.arange(length) < size[:, None]
+        ended = self._data["terminated"][segment[:, None], index].astype(bool) & inside
+        steps = np.where(ended.any(1), ended.argmax(1) + 1, inside.sum(1))
+        counts = np.arange(length) < steps[:, None]
+        step = np.arange(length + STACK)
+        rows = segment[:, None] * self._rows + at[:, None] + np.minimum(step, steps[:, None] + 3)
+        frames = self._frames.array[rows].reshape(batch_size, -1, *self.frame_shape)
+        if shift:
+            frames = shift_frames(frames, rng.integers(-shift, shift + 1, size=(batch_size, 2)))
+        return SequenceBatch(
+            frames,
+            np.where(counts, self._data["action"][segment[:, None], index], 0).astype(np.int64),
+            np.where(counts, self._data["reward"][segment[:, None], index], np.float32(0)),
+            ended & counts,
+            steps.astype(np.int64),
+            self._task[segment].astype(np.int64),
+            np.full(batch_size, -1, np.int64),
         )
 
     def _stacks(self, rows: np.ndarray, rng: np.random.Generator, shift: int) -> np.ndarray:

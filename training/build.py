@@ -69,4 +69,5 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
         and not config.replay.clones,  # how many rows are cloned differs from batch to batch
         backend=config.backend,
         continual=ContinualConfig(tuple(config.consolidation), config.stiffness, config.replay),
+        world_model=config.world_model,
     )

@@ -21,6 +21,7 @@ from agents.config import AgentConfig
 from agents.continual import ContinualConfig, ReplayConfig
 from agents.encoders import EncoderConfig
 from agents.episodic.config import MemoryConfig
+from agents.world_model import WorldModelConfig
 from envs import ProtocolConfig, TaskSequence, parse_task
 from errors import UserError, require
 from memory.consolidation import ConsolidationConfig
@@ -104,6 +105,7 @@ class RunConfig:
     agent: AgentConfig = field(default_factory=AgentConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     consolidation: list[str] = field(default_factory=list)  # ewc, online_ewc, si, mas, l2: add up
@@ -142,6 +144,8 @@ class RunConfig:
             "der or nature, encoder.k_wta=0; or set backend=torch",
         )
         pure = self.memory.controller in ("nec", "mfec")
+        if self.world_model.enabled:
+            self._check_world_model(pure)
         require(
             self.backend.name == "torch" or not pure,
             f"memory.controller={self.memory.controller} acts by its own network: set "
@@ -151,6 +155,26 @@ class RunConfig:
             not (pure and (self.agent.noisy or self.agent.prioritised)),
             f"memory.controller={self.memory.controller} takes agent.noisy=false and "
             "agent.prioritised=false",
+        )
+
+    def _check_world_model(self, pure: bool) -> None:
+        require(
+            not pure,
+            f"memory.controller={self.memory.controller} learns by its own rules: set "
+            "world_model=none, or memory.controller=mix",
+        )
+        require(
+            not self.agent.prioritised,
+            "world_model=latent draws sequences uniformly: set agent.prioritised=false",
+        )
+        require(
+            self.agent.reward_transform == "clip",
+            "world_model=latent predicts clipped rewards: set agent.reward_transform=clip",
+        )
+        require(
+            self.world_model.unroll <= self.agent.n_step_max,
+            f"world_model.unroll={self.world_model.unroll} must be at most the longest n-step "
+            f"return, {self.agent.n_step_max}: lower it or raise agent.n_step_start",
         )
 
 

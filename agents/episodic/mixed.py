@@ -45,6 +45,17 @@ class MixedAgent(RememberingAgent):
     ) -> np.ndarray:
         return self.arbiter.mix(game, slow, read.q, read.action_confidence).astype(np.float32)
 
+    @torch.no_grad()
+    def values(self, latent: Tensor, game: int, memory: bool = True) -> Tensor:
+        slow = super().values(latent, game)
+        if not memory:
+            return slow
+        keys = self.projection(latent.float().cpu()).numpy()
+        read = self.memory.read(keys, np.zeros(len(keys), np.int64), game, exact=False,
+                                recall=False)  # fmt: skip
+        mixed = self.combine(slow.cpu().numpy(), read, game, np.zeros(len(keys), np.int64))
+        return torch.from_numpy(mixed).to(slow)
+
     def act(self, obs: np.ndarray) -> np.ndarray:
         actions = super().act(obs)
         self.projection.see(self._latent)

@@ -1,0 +1,176 @@
+"""Imagination: what the encoder will say after an action, and what the action pays.
+
+    z_k+1 = relu(z_k + D relu(S z_k + E[a_k]))         z_0 the latent of the present moment
+    reward class and continuation from the same hidden layer
+
+Learned on K steps of replay by five losses that add up (agents/losses.py): self-prediction as in
+SPR (Schwarzer 2021, 2007.05929, eq. 4), reward, termination, and agreement of the values of an
+imagined latent with those of the real one. Both encoders' latents are not negative (rates, spike
+counts), and so are imagined ones.
+
+Shapes: B batch, K unrolled steps, J of them compared with real frames, M nodes, L latent, H hidden,
+A actions, P width of the head's first layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agents import losses
+from errors import require
+from memory import SequenceBatch
+
+CLASSES = 3  # of the clipped reward: -1, 0, 1
+CONTINUES = 2.0  # initial logit of going on: an end is rare
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Group `world_model`."""
+
+    enabled: bool = False
+    unroll: int = 5  # agent steps imagined in training (SPR: 5)
+    # How many of them, drawn anew for each update, are compared with the real frames: SPR takes all
+    # five, and their encoding costs more than everything else of the model together.
+    targets: int = 2
+    hidden: int = 512  # units of the transition's hidden layer
+    self_prediction: float = 5.0  # weight (SPR: 5); 0 leaves a model that teaches the encoder less
+    reward: float = 1.0  # weight of the cross entropy of the clipped reward
+    termination: float = 1.0  # weight of the binary cross entropy of the episode's end
+    value: float = 0.25  # weight of the values' agreement on imagined latents
+    gradient_scale: float = 0.5  # of what flows back through each step (MuZero: 0.5)
+
+    def __post_init__(self) -> None:
+        for key in ("unroll", "targets", "hidden"):
+            require(getattr(self, key) >= 1, f"world_model.{key} must be at least 1")
+        for key in ("self_prediction", "reward", "termination", "value"):
+            require(getattr(self, key) >= 0, f"world_model.{key} must not be negative")
+        require(0 < self.gradient_scale <= 1, "world_model.gradient_scale must lie in (0, 1]")
+        require(
+            self.targets <= self.unroll,
+            f"world_model.targets={self.targets} must be at most world_model.unroll={self.unroll}",
+        )
+
+
+class ModelStep(NamedTuple):
+    """One imagined step of M nodes."""
+
+    latent: Tensor  # [M, L]
+    reward: Tensor  # [M] expected clipped reward
+    discount: Tensor  # [M] probability that the episode goes on; times gamma it is the discount
+
+
+class Unroll(NamedTuple):
+    """K real steps beside a batch, as tensors; what lies beyond `steps` does not count."""
+
+    action: Tensor  # [B, K] int64
+    reward: Tensor  # [B, K] float32, raw
+    terminated: Tensor  # [B, K] bool
+    steps: Tensor  # [B] int64
+    depth: Tensor  # [J] int64, 1..K: the steps that are compared
+    obs: Tensor  # [B, J, 4, 84, 84] uint8 after `depth` steps
+
+
+class WorldModel(nn.Module):
+    """Action-conditioned transition, reward and continuation on an encoder's latent.
+
+    Args:
+        latent_dim: L.
+        num_actions: A.
+        projection_dim: P, width in which predictions are compared.
+        config: values of the model.
+    """
+
+    def __init__(
+        self, latent_dim: int, num_actions: int, projection_dim: int, config: WorldModelConfig
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.state = nn.Linear(latent_dim, config.hidden)
+        self.action = nn.Embedding(num_actions, config.hidden)
+        self.change = nn.Linear(config.hidden, latent_dim)
+        self.outcome = nn.Linear(config.hidden, CLASSES + 1)
+        self.predictor = nn.Linear(projection_dim, projection_dim)
+        self.register_buffer("reward_values", torch.tensor([-1.0, 0.0, 1.0]), persistent=False)
+        with torch.no_grad():
+            self.change.weight.mul_(0.1)  # at first nearly nothing changes
+            self.outcome.bias[-1] = CONTINUES
+
+    def transition(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """latent [M, L], action int64 [M] -> next latent [M, L], outcome logits [M, 4]."""
+        hidden = torch.relu(self.state(latent) + self.action(action))
+        return torch.relu(latent + self.change(hidden)), self.outcome(hidden)
+
+    @torch.no_grad()
+    def step(self, latent: Tensor, action: Tensor) -> ModelStep:
+        """Imagine action int64 [M] in latent [M, L]."""
+        latent, logits = self.transition(latent, action)
+        reward = torch.softmax(logits[:, :CLASSES], 1) @ self.reward_values
+        return ModelStep(latent, reward, torch.sigmoid(logits[:, CLASSES]))
+
+    def unroll(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """latent [B, L], action [B, K] -> latents after each step [B, K, L], logits [B, K, 4]."""
+        latents, logits, scale = [], [], self.config.gradient_scale
+        for k in range(action.shape[1]):
+            latent, outcome = self.transition(latent, action[:, k])
+            latents.append(latent)
+            logits.append(outcome)
+            latent = scale * latent + (1 - scale) * latent.detach()
+        return torch.stack(latents, 1), torch.stack(logits, 1)
+
+    def loss(
+        self, network: nn.Module, target: nn.Module, latent: Tensor, real: Unroll, mask: Tensor
+    ) -> dict[str, Tensor]:
+        """Named, weighted losses of unrolling from latent [B, L] (with gradient).
+
+        network, target: the `QNetwork`s; mask [B, A]: actions that exist in that game.
+        """
+        c = self.config
+        batch, depths = real.obs.shape[:2]
+        imagined, logits = self.unroll(latent, real.action)
+        index = torch.arange(real.action.shape[1], device=latent.device)
+        counts = index < real.steps[:, None]  # [B, K]
+        out = {
+            "reward": c.reward
+            * losses.reward_classes(logits[..., :CLASSES], real.reward, counts),
+            "termination": c.termination
+            * losses.termination(logits[..., CLASSES], real.terminated, counts),
+        }
+        with torch.no_grad():
+            seen = target.encoder(real.obs.flatten(0, 1)).latent  # [B*J, L]
+        at = imagined[:, real.depth - 1].flatten(0, 1)  # [B*J, L]
+        # What follows an end was never seen.
+        there = (counts & ~real.terminated)[:, real.depth - 1].flatten()  # [B*J]
+        if c.self_prediction > 0:
+            wanted = target.head.hidden(seen)
+            made = self.predictor(network.head.hidden(at))
+            out["self_prediction"] = c.self_prediction * losses.self_prediction(made, wanted, there)
+        if c.value > 0:
+            mask = mask[:, None].expand(batch, depths, -1).flatten(0, 1)
+            with torch.no_grad():
+                wanted = target.head(seen)
+            made = network.head(at)
+            out["imagined_value"] = c.value * losses.imagined_value(made, wanted, mask, there)
+        return out
+
+
+def make_unroll(
+    batch: SequenceBatch, length: int, targets: int, rng: np.random.Generator
+) -> tuple[np.ndarray, ...]:
+    """The arrays of an `Unroll` of `length` steps from sequences at least as long; `targets`
+    depths are drawn without replacement."""
+    depth = np.sort(rng.permutation(length)[:targets]) + 1
+    obs = np.stack([batch.frames[:, d : d + 4] for d in depth], 1)
+    return (
+        batch.action[:, :length],
+        batch.rewards[:, :length],
+        batch.terminated[:, :length],
+        np.minimum(batch.steps, length),
+        depth.astype(np.int64),
+        obs,
+    )
