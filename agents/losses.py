@@ -110,10 +110,14 @@ def cloning(
 def self_prediction(made: Tensor, wanted: Tensor, there: Tensor) -> Tensor:
     """1 - cosine similarity of predicted and real projections (SPR, Schwarzer 2021, eq. 4).
 
-    made, wanted [M, P]; there [M] bool, the rows that count. Mean over those, scalar.
+    made, wanted [M, P]; there [M] bool, the rows that count. Mean over those, scalar. Departure:
+    the mean of the real projections is taken out of both, since what all moments have in common
+    makes up nearly all of their similarity and says nothing of what comes next.
     """
     _same_batch(made, wanted, there)
-    distance = 1 - torch.cosine_similarity(made, wanted.detach(), 1)
+    wanted = wanted.detach()
+    common = (wanted * there[:, None]).sum(0) / there.sum().clamp_min(1)
+    distance = 1 - torch.cosine_similarity(made - common, wanted - common, 1)
     return _mean_where(distance, there)
 
 

@@ -1,12 +1,12 @@
 """Imagination: what the encoder will say after an action, and what the action pays.
 
-    z_k+1 = relu(z_k + D relu(S z_k + E[a_k]))         z_0 the latent of the present moment
+    z_k+1 = z_k + D relu(S z_k + E[a_k])         z_0 the latent of the present moment
     reward class and continuation from the same hidden layer
 
 Learned on K steps of replay by five losses that add up (agents/losses.py): self-prediction as in
 SPR (Schwarzer 2021, 2007.05929, eq. 4), reward, termination, and agreement of the values of an
-imagined latent with those of the real one. Both encoders' latents are not negative (rates, spike
-counts), and so are imagined ones.
+imagined latent with those of the real one. Latents are sparse and not negative; imagined ones
+may go below zero, since clipping them would stop the gradient of every neuron that is silent.
 
 Shapes: B batch, K unrolled steps, J of them compared with real frames, M nodes, L latent, H hidden,
 A actions, P width of the head's first layer.
@@ -104,7 +104,7 @@ class WorldModel(nn.Module):
     def transition(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """latent [M, L], action int64 [M] -> next latent [M, L], outcome logits [M, 4]."""
         hidden = torch.relu(self.state(latent) + self.action(action))
-        return torch.relu(latent + self.change(hidden)), self.outcome(hidden)
+        return latent + self.change(hidden), self.outcome(hidden)
 
     @torch.no_grad()
     def step(self, latent: Tensor, action: Tensor) -> ModelStep:

@@ -1,0 +1,167 @@
+"""The world model: learns a small world exactly, ignores what was never seen, moves the encoder."""
+
+import numpy as np
+import pytest
+import torch
+
+from agents import losses
+from agents.world_model import Unroll, WorldModel, WorldModelConfig, make_unroll
+from errors import UserError
+from memory import ReplayBuffer
+from memory.reservoir import ReservoirReplay, shift_frames
+from tests.agents.test_learner import ACTIONS, make
+from tests.memory.test_reservoir import SHAPE, fill
+
+RING = 6  # places; action 0 stays, 1 and 2 go round; place 0 pays 1, leaving it backwards ends
+
+
+def ring_world(count, length, generator):
+    place = torch.randint(RING, (count,), generator=generator)
+    action = torch.randint(3, (count, length), generator=generator)
+    latents, reward, over = [place], [], []
+    for k in range(length):
+        over.append((place == 0) & (action[:, k] == 2))
+        place = (place + torch.tensor([0, 1, -1])[action[:, k]]) % RING
+        reward.append((place == 0).float() - (place == 3).float())
+        latents.append(place)
+    one_hot = torch.nn.functional.one_hot(torch.stack(latents, 1), RING).float()
+    return one_hot, action, torch.stack(reward, 1), torch.stack(over, 1)
+
+
+def test_a_small_world_is_learned_five_steps_deep():
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    model = WorldModel(RING, 3, 8, WorldModelConfig(True, hidden=64))
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(600):
+        latent, action, reward, over = ring_world(64, 5, generator)
+        made, logits = model.unroll(latent[:, 0], action)
+        counts = torch.ones_like(over)
+        loss = losses.reward_classes(logits[..., :3], reward, counts)
+        loss = loss + losses.termination(logits[..., 3], over, counts)
+        loss = loss + ((made - latent[:, 1:]) ** 2).sum(-1).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    latent, action, reward, over = ring_world(500, 5, generator)
+    node = latent[:, 0]
+    for k in range(5):
+        step = model.step(node, action[:, k])
+        node = step.latent
+        assert (step.reward - reward[:, k]).abs().mean() < 0.1
+        assert ((step.discount < 0.5) == over[:, k]).float().mean() > 0.98
+        assert (node.argmax(1) == latent[:, k + 1].argmax(1)).float().mean() > 0.98
+    shuffled = model.step(latent[:, 0], (action[:, 0] + 1) % 3)
+    assert (shuffled.latent.argmax(1) == latent[:, 1].argmax(1)).float().mean() < 0.5
+
+
+def inputs(rows=8, steps=3):
+    generator = torch.Generator().manual_seed(1)
+    terminated = torch.zeros(rows, 5, dtype=torch.bool)
+    terminated[:, steps - 1] = True
+    return Unroll(
+        torch.randint(ACTIONS, (rows, 5), generator=generator),
+        torch.randint(-1, 2, (rows, 5), generator=generator).float(),
+        terminated,
+        torch.full((rows,), steps),
+        torch.tensor([1, 4]),
+        torch.randint(255, (rows, 2, 4, 84, 84), generator=generator).to(torch.uint8),
+    )
+
+
+def loss_of(learner, real):
+    model = WorldModel(8, ACTIONS, learner.network.head.hidden_width, WorldModelConfig(True))
+    latent = torch.ones(len(real.steps), 8, requires_grad=True)
+    mask = torch.ones(len(real.steps), ACTIONS, dtype=torch.bool)
+    return model, latent, model.loss(learner.network, learner.target, latent, real, mask)
+
+
+def test_what_follows_an_end_does_not_count():
+    learner, real = make(), inputs()
+    torch.manual_seed(0)
+    _, _, before = loss_of(learner, real)
+    other = real._replace(
+        obs=torch.cat([real.obs[:, :1], 255 - real.obs[:, 1:]], 1),  # four steps on: never seen
+        reward=torch.cat([real.reward[:, :3], -real.reward[:, 3:]], 1),
+    )
+    torch.manual_seed(0)
+    _, _, after = loss_of(learner, other)
+    assert before.keys() == {"reward", "termination", "self_prediction", "imagined_value"}
+    for name, loss in before.items():
+        assert torch.equal(loss, after[name]), name
+    torch.manual_seed(0)
+    _, _, seen = loss_of(learner, real._replace(obs=255 - real.obs))
+    assert not torch.equal(before["self_prediction"], seen["self_prediction"])
+
+
+def test_every_loss_reaches_latent_and_model():
+    learner, real = make(), inputs(steps=5)
+    for name in ("reward", "termination", "self_prediction", "imagined_value"):
+        model, latent, parts = loss_of(learner, real)
+        (grad,) = torch.autograd.grad(parts[name], latent, retain_graph=True)
+        assert grad.abs().sum() > 0, name
+        parts[name].backward()
+        assert model.action.weight.grad.abs().sum() > 0, name
+
+
+def test_values_agree_for_equal_logits_alone():
+    logits = torch.randn(4, 3, 5)
+    mask, there = torch.ones(4, 3, dtype=torch.bool), torch.ones(4, dtype=torch.bool)
+    assert losses.imagined_value(logits, logits + 1, mask, there) == pytest.approx(0, abs=1e-6)
+    assert losses.imagined_value(logits, -logits, mask, there) > 0.1
+    assert losses.imagined_value(logits, -logits, mask, ~there) == 0
+
+
+def test_window_of_a_sequence_is_what_sample_gives():
+    buffer = ReplayBuffer(400, 2, 6, frame_shape=SHAPE)
+    fill([buffer], 150)
+    for n in (1, 3, 6):
+        plain = buffer.sample(64, n, np.random.default_rng(3))
+        window = buffer.sample_sequences(64, 6, np.random.default_rng(3)).window(n)
+        for name in ("obs_tm1", "action_tm1", "rewards", "steps", "terminated", "task", "indices"):
+            assert (getattr(plain, name) == getattr(window, name)).all(), name
+        on = ~plain.terminated
+        assert (plain.obs_t[on] == window.obs_t[on]).all()
+
+
+def test_sequences_of_the_reservoir_hold_what_was_seen():
+    buffer = ReservoirReplay(400, 2, 5, frame_shape=SHAPE, length=8)
+    fill([buffer], 120)
+    batch = buffer.sample_sequences(256, 5, np.random.default_rng(0))
+    t = batch.action[:, 0]
+    for k in range(5):
+        on = k < batch.steps
+        assert (batch.action[on, k] == t[on] + k).all()
+        assert (batch.rewards[on, k] == t[on] + k).all()
+        assert (batch.rewards[~on, k] == 0).all()
+        seen = on & ~batch.terminated[:, k]
+        assert (batch.frames[seen, 4 + k, 0, 0] == (t[seen] + k + 1) % 251 + 1).all()
+    ends = batch.terminated.argmax(1)[batch.terminated.any(1)]
+    assert (ends + 1 == batch.steps[batch.terminated.any(1)]).all() and len(ends)
+    assert (batch.frames[:, 3, 0, 0] == t % 251 + 1).all()
+
+
+def test_shifted_frames_move_alike():
+    frames = np.arange(2 * 5 * 4 * 4).reshape(2, 5, 4, 4)
+    moved = shift_frames(frames, np.array([[1, 0], [0, -1]]))
+    assert (moved[0, :, :3] == frames[0, :, 1:]).all() and (moved[0, :, 3] == frames[0, :, 3]).all()
+    assert (moved[1, :, :, 1:] == frames[1, :, :, :3]).all()
+    assert (moved[1, :, :, 0] == frames[1, :, :, 0]).all()
+
+
+def test_unroll_draws_its_depths():
+    buffer = ReplayBuffer(400, 2, 6, frame_shape=SHAPE)
+    fill([buffer], 150)
+    batch = buffer.sample_sequences(8, 6, np.random.default_rng(3))
+    seen = set()
+    for seed in range(40):
+        action, _, _, steps, depth, obs = make_unroll(batch, 5, 2, np.random.default_rng(seed))
+        assert action.shape == (8, 5) and steps.max() <= 5 and len(set(depth)) == 2
+        assert (obs[:, 1] == batch.obs()[:, depth[1]]).all()
+        seen |= set(depth)
+    assert seen == {1, 2, 3, 4, 5}
+
+
+def test_bad_values_name_the_key():
+    with pytest.raises(UserError, match="world_model.targets=7"):
+        WorldModelConfig(True, targets=7)
