@@ -25,7 +25,7 @@ from agents.learner import Learner, LearnerInputs, LearnerOutputs
 from agents.losses import masked_argmax
 from agents.network import QNetwork
 from agents.world_model import Unroll, WorldModel, WorldModelConfig, make_unroll
-from memory import Batch
+from memory import ArrayPool, Batch
 
 
 class Transition(NamedTuple):
@@ -107,6 +107,7 @@ class Agent:
 
     def _make_model(self, actions: int) -> WorldModel:
         self.model_rng = np.random.default_rng(self.seeds["model"])
+        self._pool = ArrayPool()
         width = self.network.head.hidden_width
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(self.seeds["model"])
@@ -227,11 +228,13 @@ class Agent:
             batch = self.replay.sample(c.batch_size, n, self.sample_rng, beta=beta, shift=c.shift)
         else:
             m = self.model_config
+            # Always of one length, and in arrays that are used again: changing sizes tear the heap
+            # to pieces, by a megabyte an update.
             sequences = self.replay.sample_sequences(
-                c.batch_size, max(n, m.unroll), self.sample_rng, shift=c.shift
+                c.batch_size, c.n_step_max, self.sample_rng, shift=c.shift
             )
-            batch = sequences.window(n)
-            unroll = make_unroll(sequences, m.unroll, m.targets, self.model_rng)
+            batch = sequences.window(n, self._pool)
+            unroll = make_unroll(sequences, m.unroll, m.targets, self.model_rng, self._pool)
         if c.noisy:
             self.network.resample_noise(self.noise)
             learner.target.resample_noise(self.noise)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from agents import losses
 from errors import require
-from memory import SequenceBatch
+from memory import ArrayPool, SequenceBatch
 
 CLASSES = 3  # of the clipped reward: -1, 0, 1
 CONTINUES = 2.0  # initial logit of going on: an end is rare
@@ -38,7 +38,7 @@ class WorldModelConfig:
     # How many of them, drawn anew for each update, are compared with the real frames: SPR takes all
     # five, and their encoding costs more than everything else of the model together.
     targets: int = 2
-    hidden: int = 512  # units of the transition's hidden layer
+    hidden: int = 256  # units of the transition's hidden layer
     self_prediction: float = 5.0  # weight (SPR: 5); 0 leaves a model that teaches the encoder less
     reward: float = 1.0  # weight of the cross entropy of the clipped reward
     termination: float = 1.0  # weight of the binary cross entropy of the episode's end
@@ -136,8 +136,7 @@ class WorldModel(nn.Module):
         index = torch.arange(real.action.shape[1], device=latent.device)
         counts = index < real.steps[:, None]  # [B, K]
         out = {
-            "reward": c.reward
-            * losses.reward_classes(logits[..., :CLASSES], real.reward, counts),
+            "reward": c.reward * losses.reward_classes(logits[..., :CLASSES], real.reward, counts),
             "termination": c.termination
             * losses.termination(logits[..., CLASSES], real.terminated, counts),
         }
@@ -160,12 +159,14 @@ class WorldModel(nn.Module):
 
 
 def make_unroll(
-    batch: SequenceBatch, length: int, targets: int, rng: np.random.Generator
+    batch: SequenceBatch, length: int, targets: int, rng: np.random.Generator, pool: ArrayPool
 ) -> tuple[np.ndarray, ...]:
     """The arrays of an `Unroll` of `length` steps from sequences at least as long; `targets`
     depths are drawn without replacement."""
     depth = np.sort(rng.permutation(length)[:targets]) + 1
-    obs = np.stack([batch.frames[:, d : d + 4] for d in depth], 1)
+    obs = pool.take((len(batch.steps), targets, 4, *batch.frames.shape[2:]))
+    for j, d in enumerate(depth):
+        obs[:, j] = batch.frames[:, d : d + 4]
     return (
         batch.action[:, :length],
         batch.rewards[:, :length],

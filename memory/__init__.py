@@ -2,6 +2,7 @@
 
 from memory.batches import Batch, SequenceBatch
 from memory.blocks import BlockArray
+from memory.pool import ArrayPool
 from memory.replay import ReplayBuffer
 
-__all__ = ["Batch", "BlockArray", "ReplayBuffer", "SequenceBatch"]
+__all__ = ["ArrayPool", "Batch", "BlockArray", "ReplayBuffer", "SequenceBatch"]

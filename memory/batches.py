@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from memory.pool import ArrayPool
+
 
 class Batch(NamedTuple):
     """B transitions with the rewards of up to n steps."""
@@ -41,19 +43,25 @@ class SequenceBatch(NamedTuple):
         view = np.lib.stride_tricks.sliding_window_view(self.frames, 4, axis=1)
         return np.moveaxis(view, -1, 2)
 
-    def window(self, n_step: int) -> Batch:
+    def window(self, n_step: int, pool: ArrayPool) -> Batch:
         """The first transition of each sequence with the rewards of up to n <= K steps."""
-        rows = np.arange(len(self.steps))
+        count = len(self.steps)
         steps = np.minimum(self.steps, n_step)
-        after = steps[:, None] + np.arange(4)  # [B, 4]
         return Batch(
-            np.ascontiguousarray(self.frames[:, :4]),
+            self.stacks(np.zeros(count, np.int64), pool),
             self.action[:, 0],
             self.rewards[:, :n_step],
             steps,
             self.terminated[:, :n_step].any(1),
-            self.frames[rows[:, None], after],
+            self.stacks(steps, pool),
             self.task,
             self.indices,
-            np.ones(len(rows), np.float32),
+            np.ones(count, np.float32),
         )
+
+    def stacks(self, at: np.ndarray, pool: ArrayPool) -> np.ndarray:
+        """uint8 [B, 4, 84, 84]: observation at[b] <= K of sequence b, in an array of the pool."""
+        out = pool.take((len(at), 4, *self.frames.shape[2:]))
+        for row, (frames, k) in zip(out, zip(self.frames, at)):
+            row[:] = frames[k : k + 4]
+        return out

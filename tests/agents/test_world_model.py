@@ -7,7 +7,7 @@ import torch
 from agents import losses
 from agents.world_model import Unroll, WorldModel, WorldModelConfig, make_unroll
 from errors import UserError
-from memory import ReplayBuffer
+from memory import ArrayPool, ReplayBuffer
 from memory.reservoir import ReservoirReplay, shift_frames
 from tests.agents.test_learner import ACTIONS, make
 from tests.memory.test_reservoir import SHAPE, fill
@@ -117,7 +117,7 @@ def test_window_of_a_sequence_is_what_sample_gives():
     fill([buffer], 150)
     for n in (1, 3, 6):
         plain = buffer.sample(64, n, np.random.default_rng(3))
-        window = buffer.sample_sequences(64, 6, np.random.default_rng(3)).window(n)
+        window = buffer.sample_sequences(64, 6, np.random.default_rng(3)).window(n, ArrayPool())
         for name in ("obs_tm1", "action_tm1", "rewards", "steps", "terminated", "task", "indices"):
             assert (getattr(plain, name) == getattr(window, name)).all(), name
         on = ~plain.terminated
@@ -155,7 +155,9 @@ def test_unroll_draws_its_depths():
     batch = buffer.sample_sequences(8, 6, np.random.default_rng(3))
     seen = set()
     for seed in range(40):
-        action, _, _, steps, depth, obs = make_unroll(batch, 5, 2, np.random.default_rng(seed))
+        action, _, _, steps, depth, obs = make_unroll(
+            batch, 5, 2, np.random.default_rng(seed), ArrayPool()
+        )
         assert action.shape == (8, 5) and steps.max() <= 5 and len(set(depth)) == 2
         assert (obs[:, 1] == batch.obs()[:, depth[1]]).all()
         seen |= set(depth)
