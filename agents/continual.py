@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from agents.config import AgentConfig
+from agents.footprint import footprint
 from agents.losses import cloning
 from agents.network import QOutput
 from errors import require
@@ -190,12 +191,10 @@ class Continual:
         return share * (c.clone_policy * policy + c.clone_value * value)
 
     def diagnostics(self) -> dict[str, float]:
-        if self.consolidation is None:
-            return {}
-        return {
-            "loss/consolidation": self.consolidation.penalty().item(),
-            "continual/consolidation_bytes": float(self.consolidation.nbytes()),
-        }
+        out = {f"bytes/{part}": float(n) for part, n in footprint(self.agent).items()}
+        if self.consolidation is not None:
+            out["loss/consolidation"] = self.consolidation.penalty().item()
+        return out
 
     # -- state ----------------------------------------------------------------------------------
     def state_dict(self) -> dict:

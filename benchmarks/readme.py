@@ -3,7 +3,7 @@
     python benchmarks/readme.py            # rewrite the tables in place
     python benchmarks/readme.py --check    # exit 1 if a table is out of date (a test does this)
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; nothing does until it is recorded.
 """
 
 from __future__ import annotations
@@ -134,6 +134,51 @@ def laptop_memory() -> str:
     return markdown(["", ""], rows) + source("laptop_memory", result)
 
 
+def continual() -> str:
+    result = load("continual")
+
+    def cell(value: float | None, digits: int = 2, sign: str = "") -> str:
+        return "-" if value is None else f"{value:{sign}.{digits}f}"
+
+    rows = []
+    for method, row in result["methods"].items():
+        m = row["mean"]
+        rows.append(
+            [
+                f"`{method}`",
+                str(len(row["runs"])),
+                cell(m["average"]),
+                *(cell(m[key], sign="+") for key in ("forgetting", "visit_forgetting")),
+                *(cell(m[key], sign="+") for key in ("forward_transfer", "intransigence")),
+                cell(m["seconds"] and m["seconds"] / 60, 1),
+                cell(m["agent_steps_per_s"], 0),
+                cell(m["bytes_total"] / 1e6, 1),
+            ]
+        )
+    head = [
+        "method",
+        "seeds",
+        "average at the end",
+        "forgetting",
+        "forgetting a visit",
+        "forward transfer",
+        "intransigence",
+        "minutes",
+        "agent steps/s",
+        "MB",
+    ]
+    games = ", ".join(
+        f"{g} ({x['random']:,.0f} to {x['end']:,.0f})" for g, x in result["single"].items()
+    )
+    note = (
+        f"\nScores as a share of the game trained alone (0 = random): {games}; "
+        f"{result['cycles']} cycles of {result['steps_per_visit']:,} agent steps a visit. "
+        "MB: replay, episodic memory, consolidation and cloned network together.\n"
+    )
+    figure = "\n![Forgetting curves of all methods](benchmarks/results/continual.png)\n"
+    return markdown(head, rows) + note + figure + source("continual", result)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "throughput": throughput,
     "atari100k": atari100k,
@@ -142,11 +187,16 @@ TABLES: dict[str, Callable[[], str]] = {
     "replay": replay,
     "quickstart": quickstart,
     "laptop_memory": laptop_memory,
+    "continual": continual,
 }
 
 
 def fill(text: str) -> str:
-    return MARK.sub(lambda m: m[1] + TABLES[m[2]]() + m[3], text)
+    return MARK.sub(lambda m: m[1] + (TABLES[m[2]]() if recorded(m[2]) else "") + m[3], text)
+
+
+def recorded(name: str) -> bool:
+    return (ROOT / "benchmarks" / "results" / f"{name}.json").exists()
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ def test_tables_are_up_to_date():
 def test_every_recorded_table_stands_in_readme():
     marks = {match[2] for match in readme.MARK.finditer(readme.README.read_text())}
     recorded = {path.stem for path in (ROOT / "benchmarks" / "results").glob("*.json")}
-    assert marks == {name for name in readme.TABLES if name in recorded}
+    assert {name for name in readme.TABLES if name in recorded} <= marks <= set(readme.TABLES)
     assert len(marks) >= 3
 
 

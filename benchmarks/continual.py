@@ -1,0 +1,333 @@
+"""What each method keeps of earlier games: three games, two cycles, equal bytes, equal budget.
+
+    python benchmarks/continual.py train --jobs 2 --steps 10000
+    python benchmarks/continual.py collect      # benchmarks/results/continual.json and .png
+
+`train` makes runs/continual/<method>-s<seed>; it leaves out what is finished and goes on with what
+was interrupted. It also trains the single-task references: each game alone, with the budget of all
+its visits in one stretch.
+
+Equal bytes: a budget is set by `--capacity`, the transitions of finetune's replay (by default those
+of one visit, at least 5,000: a replay that holds the whole run forgets nothing). What a method
+keeps besides (episodic memory and its index, importances and anchors, the copy that is cloned) is
+measured on the agent itself and paid for by fewer transitions (agents/footprint.py).
+
+Scores are (score - random) / (single - random) with single = the reference's last evaluation, so 1
+is what the agent reaches on that game alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+RESULTS = ROOT / "benchmarks" / "results"
+GAMES = ("road_runner", "up_n_down", "krull")  # of configs/sequence/quickstart.yaml
+CYCLES = 2
+METHODS: dict[str, tuple[str, ...]] = {
+    "finetune": (),
+    "engram": ("agent=engram",),
+    "cloning": ("replay=cloning",),
+    "online_ewc": ("consolidation=[online_ewc]",),
+    "ewc": ("consolidation=[ewc]",),
+    "si": ("consolidation=[si]",),
+    "mas": ("consolidation=[mas]",),
+    # Not in the default list: parts of engram alone.
+    "half_reservoir": ("replay=fifo_and_reservoir",),
+    "episodic": ("agent=episodic",),
+}
+DEFAULT = tuple(METHODS)[:7]
+EPISODES = 8  # of an evaluation; quickstart's 4 leave forgetting in the noise
+FINAL_EPISODES = 20
+
+
+# -- runs -----------------------------------------------------------------------------------------
+def common(args: argparse.Namespace) -> list[str]:
+    """Overrides of every run: those of experiment=quickstart, evaluated twice a visit."""
+    return [
+        "experiment=quickstart",
+        f"eval.every={max(args.steps // 2, 1)}",
+        f"eval.episodes={EPISODES}",
+        f"eval.num_envs={EPISODES}",
+        f"eval.final_episodes={FINAL_EPISODES}",
+        f"checkpoint.every={max(args.steps // 2, 1)}",
+        "device=cpu",
+        "display=plain",
+        *args.overrides,
+    ]
+
+
+def of_method(method: str, seed: int, args: argparse.Namespace) -> list[str]:
+    """Overrides of train.py, without run=."""
+    capacity = args.capacity or max(args.steps, 5_000)
+    overrides = [
+        *common(args),
+        *METHODS[method],
+        f"sequence.games=[{','.join(args.games)}]",
+        f"sequence.steps_per_task={args.steps}",
+        f"sequence.cycles={CYCLES}",
+        f"seed={seed}",
+    ]
+    if method in ("engram", "episodic"):  # an entry for each transition of one visit to each game
+        overrides.append(f"memory.capacity={len(args.games) * args.steps}")
+    return [*overrides, f"agent.replay_capacity={affordable(overrides, capacity)}"]
+
+
+def of_single(game: str, seed: int, args: argparse.Namespace) -> list[str]:
+    return [
+        *common(args),
+        f"sequence.games=[{game}]",
+        f"sequence.steps_per_task={CYCLES * args.steps}",
+        "sequence.cycles=1",
+        f"seed={seed}",
+        f"agent.replay_capacity={args.capacity or max(args.steps, 5_000)}",
+    ]
+
+
+def affordable(overrides: list[str], capacity: int) -> int:
+    """Transitions of replay that leave the method within the bytes of a plain replay of `capacity`
+    transitions."""
+    plain = [o for o in overrides if not o.startswith(("agent=", "replay=", "consolidation="))]
+    budget = held([*plain, f"agent.replay_capacity={capacity}"])["replay"]
+    own = held([*overrides, f"agent.replay_capacity={capacity}"])
+    left = budget - sum(own[part] for part in own if part != "replay")
+    if left < 0.1 * budget:
+        sys.exit(
+            f"{overrides}: what it keeps besides replay takes more than nine tenths of the "
+            f"{budget / 1e6:.0f} MB of {capacity} transitions: give a larger --capacity"
+        )
+    # A little of a replay's bytes does not depend on its capacity: two sizes give the line.
+    half = held([*overrides, f"agent.replay_capacity={capacity // 2}"])["replay"]
+    slope = (own["replay"] - half) / (capacity - capacity // 2)
+    return min(capacity, int(capacity - (own["replay"] - left) / slope))
+
+
+def held(overrides: list[str]) -> dict[str, int]:
+    """Bytes that an agent of this configuration remembers with, by part."""
+    import torch
+
+    from agents.footprint import footprint
+    from training.build import build_agent
+    from training.config import load_config
+
+    return footprint(build_agent(load_config(overrides), torch.device("cpu")))
+
+
+def finished(folder: Path, visits: int) -> bool:
+    path = folder / "metrics.jsonl"
+    ends = '"kind":"task"', '"event":"end"'
+    if not path.exists():
+        return False
+    lines = path.read_text().splitlines()
+    return sum(all(e in line for e in ends) for line in lines) == visits
+
+
+def train(args: argparse.Namespace) -> None:
+    """Start every run that is not finished, `--jobs` at a time; references first."""
+    plan: list[tuple[Path, list[str], int]] = []
+    for seed in args.seeds:
+        for game in args.games:
+            plan.append((args.out / f"single.{game}-s{seed}", of_single(game, seed, args), 1))
+        for method in args.methods:
+            visits = CYCLES * len(args.games)
+            plan.append((args.out / f"{method}-s{seed}", of_method(method, seed, args), visits))
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "command.txt").write_text(shlex.join(["python", *sys.argv]) + "\n")
+
+    def job(folder: Path, overrides: list[str], visits: int) -> None:
+        if finished(folder, visits):
+            print(f"{folder.name}: finished already", flush=True)
+            return
+        begin = time.time()
+        with open(f"{folder}.log", "a") as log:
+            code = subprocess.run(
+                [sys.executable, "train.py", *overrides, f"run={folder.resolve()}"],
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            ).returncode
+        print(f"{folder.name}: exit {code}, {time.time() - begin:.0f} s", flush=True)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for future in [pool.submit(job, *item) for item in plan]:
+            future.result()
+
+
+# -- results --------------------------------------------------------------------------------------
+def collect(args: argparse.Namespace) -> None:
+    """Read every finished run under --out and write one JSON and one figure."""
+    from envs.scores import reference
+    from evaluation.metrics import Curve, continual_metrics
+    from evaluation.runlog import RunLog, read_run_log
+
+    logs: dict[str, dict[int, RunLog]] = {}
+    for path in sorted(args.out.glob("*/metrics.jsonl")):
+        name, _, seed = path.parent.name.rpartition("-s")
+        visits = 1 if name.startswith("single.") else None
+        log = read_run_log(path.parent)
+        if not finished(path.parent, visits or CYCLES * len(log.games)):
+            print(f"{path.parent.name}: not finished, left out")
+            continue
+        logs.setdefault(name, {})[int(seed)] = log
+    alone = {n.removeprefix("single."): logs.pop(n) for n in list(logs) if n.startswith("single.")}
+    if not logs:
+        sys.exit(f"{args.out} holds no finished run yet: {parser().prog} train")
+    order = [m for m in METHODS if m in logs]
+    games = next(iter(logs[order[0]].values())).games
+    missing = [g for g in games if g not in alone]
+    if missing:
+        sys.exit(f"the single-task runs of {', '.join(missing)} are not finished")
+
+    low = {g: reference(g).random for g in games}
+    high = {g: np.mean([x.raw_curves()[g].scores[-1] for x in alone[g].values()]) for g in games}
+    used = [g for g in games if high[g] > low[g]]  # a game that is not learned has no scale
+
+    def scaled(game: str, curve: Curve) -> Curve:
+        return Curve(curve.steps, (curve.scores - low[game]) / (high[game] - low[game]))
+
+    methods: dict[str, dict] = {}
+    curves: dict[str, list[dict[str, Curve]]] = {}
+    for method in order:
+        runs = []
+        for seed, log in sorted(logs[method].items()):
+            own = {g: scaled(g, c) for g, c in log.raw_curves().items() if g in used}
+            single = {
+                g: scaled(g, alone[g].get(seed, next(iter(alone[g].values()))).raw_curves()[g])
+                for g in used
+            }
+            visits = [v for v in log.visits if v.game in used]
+            metrics = continual_metrics(own, visits, single)
+            lost = [v.value for v in metrics.visit_forgetting if v.value is not None]
+            runs.append(one_run(args.out / f"{method}-s{seed}", log, metrics, lost, seed))
+            curves.setdefault(method, []).append(own)
+        figures = ("average", "forgetting", "visit_forgetting", "forward_transfer",
+                   "intransigence", "seconds", "agent_steps_per_s", "bytes_total")  # fmt: skip
+        methods[method] = {
+            "overrides": list(METHODS[method]),
+            "mean": {f: _mean([r[f] for r in runs]) for f in figures},
+            "runs": runs,
+        }
+    first = json.loads((args.out / f"{order[0]}-s{min(logs[order[0]])}/manifest.json").read_text())
+    note = args.out / "command.txt"
+    result = {
+        "command": f"{note.read_text().strip() if note.exists() else 'train'} && "
+        f"{shlex.join(['python', *sys.argv])}",
+        "what": "scores are (score - random) / (single - random); average: at the end; forgetting: "
+        "from the end of a game's latest visit to the end of the run; visit_forgetting: from the "
+        "end of each visit to the beginning of the next of that game; intransigence and forward "
+        "transfer: first visit against the reference at the same steps",
+        "games": list(games),
+        "games_without_scale": [g for g in games if g not in used],
+        "steps_per_visit": int(next(iter(logs[order[0]].values())).visits[0].end),
+        "cycles": CYCLES,
+        "single": {
+            g: {
+                "random": low[g],
+                "end": float(high[g]),
+                "runs": {
+                    s: [list(map(float, p)) for p in zip(*log.raw_curves()[g])]
+                    for s, log in alone[g].items()
+                },
+            }
+            for g in games
+        },
+        "methods": methods,
+        **{k: first[k] for k in ("machine", "device", "versions", "commit")},
+    }
+    args.results.mkdir(parents=True, exist_ok=True)
+    (args.results / "continual.json").write_text(json.dumps(result, indent=1) + "\n")
+    visits = next(iter(logs[order[0]].values())).visits
+    draw(curves, used, visits).savefig(args.results / "continual.png")
+    for method, row in methods.items():
+        shown = {k: None if v is None else round(v, 3) for k, v in row["mean"].items()}
+        print(method, json.dumps(shown))
+
+
+def one_run(folder: Path, log, metrics, lost: list[float], seed: int) -> dict:
+    """What the JSON says of one run of a method."""
+    rates = [x.numbers["agent_steps_per_s"] for x in log.train]
+    sizes = {
+        key.removeprefix("bytes/"): value
+        for key, value in (log.train[-1].numbers if log.train else {}).items()
+        if key.startswith("bytes/")
+    }
+    return {
+        "seed": seed,
+        "average": metrics.average,
+        "forgetting": metrics.forgetting,
+        "forgetting_by_game": metrics.forgetting_by_game,
+        "visit_forgetting": _mean(lost),
+        "forward_transfer": metrics.forward_transfer,
+        "intransigence": metrics.intransigence,
+        "intransigence_by_game": metrics.intransigence_by_game,
+        "scores_at_the_end": metrics.now,
+        "matrix": metrics.level.tolist(),  # [game, visit]
+        "seconds": max((x.numbers["seconds"] for x in log.train), default=None),
+        "agent_steps_per_s": float(np.median(rates)) if rates else None,
+        "bytes": sizes,
+        "bytes_total": sum(sizes.values()),
+        "returns": {g: [[e.step, e.mean] for e in es] for g, es in log.evaluations.items()},
+        "run": folder.name,
+        "commit": json.loads((folder / "manifest.json").read_text())["commit"],
+    }
+
+
+def _mean(values: list) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
+
+
+def draw(curves: dict, games: list[str], visits):
+    """Forgetting curves: a panel a game, a line a method (mean of its seeds)."""
+    from evaluation.style import dress, look, new_figure, step_axis
+
+    figure = new_figure(2.5 * len(games))
+    panels = figure.subplots(len(games), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, game in zip(panels, games):
+        for visit in visits:
+            if visit.game == game:
+                axes.axvspan(visit.start, visit.end, color="#eeeeee", zorder=0)
+        for i, (method, seeds) in enumerate(curves.items()):
+            steps = seeds[0][game].steps
+            mean = np.mean([np.interp(steps, *c[game]) for c in seeds], axis=0)
+            axes.plot(steps, mean, label=method, **look(i))
+        axes.axhline(1, color="#777777", linewidth=0.8)
+        dress(axes, game, "share of the game alone")
+        step_axis(axes, visits[-1].end)
+    panels[-1].set_xlabel("agent steps (shaded: the game is being trained)")
+    panels[0].legend(fontsize=8, frameon=False, ncols=4)
+    return figure
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    out.add_argument("action", choices=("train", "collect"))
+    out.add_argument("--games", nargs="+", default=GAMES)
+    out.add_argument("--methods", nargs="+", default=DEFAULT, choices=tuple(METHODS))
+    out.add_argument("--seeds", nargs="+", type=int, default=(0,))
+    out.add_argument("--steps", type=int, default=10_000, help="agent steps of a visit")
+    out.add_argument("--capacity", type=int, help="transitions that the bytes of all methods equal")
+    out.add_argument("--jobs", type=int, default=1)
+    out.add_argument("--out", type=Path, default=Path("runs") / "continual")
+    out.add_argument("--results", type=Path, default=RESULTS)
+    out.add_argument("--overrides", nargs="*", default=(), help="further overrides of train.py")
+    return out
+
+
+if __name__ == "__main__":
+    arguments = parser().parse_args()
+    {"train": train, "collect": collect}[arguments.action](arguments)
