@@ -19,7 +19,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def keep_freed_memory(below: int = _KEEP_BYTES) -> bool:
-    """Tell glibc to keep freed blocks of less than `below` bytes. Returns False where the C library has no such call."""
+    """Tell glibc to keep freed blocks of less than `below` bytes. Returns False where the C library
+    has no such call."""
     if not sys.platform.startswith("linux"):
         return False
     try:

@@ -137,14 +137,16 @@ def test_sequences_of_the_reservoir_hold_what_was_seen():
         seen = on & ~batch.terminated[:, k]
         assert (batch.frames[seen, 4 + k, 0, 0] == (t[seen] + k + 1) % 251 + 1).all()
     ends = batch.terminated.argmax(1)[batch.terminated.any(1)]
-    assert (ends + 1 == batch.steps[batch.terminated.any(1)]).all() and len(ends)
+    assert (ends + 1 == batch.steps[batch.terminated.any(1)]).all()
+    assert len(ends)
     assert (batch.frames[:, 3, 0, 0] == t % 251 + 1).all()
 
 
 def test_shifted_frames_move_alike():
     frames = np.arange(2 * 5 * 4 * 4).reshape(2, 5, 4, 4)
     moved = shift_frames(frames, np.array([[1, 0], [0, -1]]))
-    assert (moved[0, :, :3] == frames[0, :, 1:]).all() and (moved[0, :, 3] == frames[0, :, 3]).all()
+    assert (moved[0, :, :3] == frames[0, :, 1:]).all()
+    assert (moved[0, :, 3] == frames[0, :, 3]).all()
     assert (moved[1, :, :, 1:] == frames[1, :, :, :3]).all()
     assert (moved[1, :, :, 0] == frames[1, :, :, 0]).all()
 
@@ -158,12 +160,14 @@ def test_unroll_draws_its_depths():
         action, _, _, steps, depth, obs = make_unroll(
             batch, 5, 2, np.random.default_rng(seed), ArrayPool()
         )
-        assert action.shape == (8, 5) and steps.max() <= 5 and len(set(depth)) == 2
+        assert action.shape == (8, 5)
+        assert steps.max() <= 5
+        assert len(set(depth)) == 2
         assert (obs[:, 1] == batch.obs()[:, depth[1]]).all()
         seen |= set(depth)
     assert seen == {1, 2, 3, 4, 5}
 
 
 def test_bad_values_name_the_key():
-    with pytest.raises(UserError, match="world_model.targets=7"):
+    with pytest.raises(UserError, match=r"world_model\.targets=7"):
         WorldModelConfig(True, targets=7)
