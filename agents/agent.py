@@ -24,6 +24,7 @@ from agents.encoders import EncoderConfig, make_encoder
 from agents.learner import Learner, LearnerInputs, LearnerOutputs
 from agents.losses import masked_argmax
 from agents.network import QNetwork
+from agents.planners import PlannerConfig, PlanResult, search
 from agents.world_model import Unroll, WorldModel, WorldModelConfig, make_unroll
 from memory import ArrayPool, Batch
 
@@ -54,6 +55,7 @@ class Agent:
         backend: what the acting encoder runs on; None for PyTorch.
         continual: what is done against forgetting; None for nothing.
         world_model: values of the world model; None for none.
+        planner: how it searches the world model before it acts; None: it reacts.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class Agent:
         backend: BackendConfig | None = None,
         continual: ContinualConfig | None = None,
         world_model: WorldModelConfig | None = None,
+        planner: PlannerConfig | None = None,
     ) -> None:
+        self.planner = planner or PlannerConfig()
         self.model_config = world_model or WorldModelConfig()
         self.config, self.total_steps = config, total_steps
         self.device = torch.device(device)
@@ -161,16 +165,32 @@ class Agent:
     def greedy(self, obs: np.ndarray, game: int, network: QNetwork) -> np.ndarray:
         """Greedy actions [N] of `network` in the game with this index."""
         q = self.q_values(obs, game, network)
+        if self.planner.name != "none":
+            return self.plan(q, game).action.cpu().numpy()
         return masked_argmax(q, self.masks[game].expand_as(q)).cpu().numpy()
 
     def q_values(self, obs: np.ndarray, game: int, network: QNetwork) -> torch.Tensor:
         """Values [N, A] that the agent goes by, on its device, for obs [N, 4, 84, 84]."""
-        return network(torch.from_numpy(obs).to(self.device)).q
+        out = network(torch.from_numpy(obs).to(self.device))
+        self.latent = out.encoding.latent
+        return out.q
+
+    def plan(self, q: torch.Tensor, game: int) -> PlanResult:
+        """Search from `latent`, which `q_values` has just left; q [N, A] are its values."""
+        return search(
+            self.planner,
+            self.latent,
+            q,
+            self.masks[game].expand_as(q),
+            self.model,
+            lambda latent: self.values(latent, game, self.planner.memory),
+            self.learner.gamma(),
+        )
 
     @torch.no_grad()
-    def values(self, latent: torch.Tensor, game: int) -> torch.Tensor:
+    def values(self, latent: torch.Tensor, game: int, memory: bool = True) -> torch.Tensor:
         """Values [M, A] that the agent gives to latents [M, L], real or imagined; -inf for actions
-        that the game does not have."""
+        that the game does not have. `memory`: with the episodic memory, where there is one."""
         network = self.acting_network
         q = network.q_values(network.head(latent))
         return q.masked_fill(~self.masks[game], -torch.inf)

@@ -70,4 +70,5 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
         backend=config.backend,
         continual=ContinualConfig(tuple(config.consolidation), config.stiffness, config.replay),
         world_model=config.world_model,
+        planner=config.planner,
     )

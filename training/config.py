@@ -21,6 +21,7 @@ from agents.config import AgentConfig
 from agents.continual import ContinualConfig, ReplayConfig
 from agents.encoders import EncoderConfig
 from agents.episodic.config import MemoryConfig
+from agents.planners.config import PlannerConfig
 from agents.world_model import WorldModelConfig
 from envs import ProtocolConfig, TaskSequence, parse_task
 from errors import UserError, require
@@ -106,6 +107,7 @@ class RunConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     consolidation: list[str] = field(default_factory=list)  # ewc, online_ewc, si, mas, l2: add up
@@ -144,6 +146,10 @@ class RunConfig:
             "der or nature, encoder.k_wta=0; or set backend=torch",
         )
         pure = self.memory.controller in ("nec", "mfec")
+        require(
+            self.planner.name == "none" or self.world_model.enabled,
+            f"planner={self.planner.name} searches a world model: set world_model=latent",
+        )
         if self.world_model.enabled:
             self._check_world_model(pure)
         require(

@@ -36,8 +36,8 @@ class MixedAgent(RememberingAgent):
 
     def encode(self, obs: Tensor, network: nn.Module) -> tuple[Tensor, np.ndarray | None]:
         out = network(obs)
-        latent = out.encoding.latent.float().cpu()
-        self._latent = latent
+        self.latent = out.encoding.latent
+        self._latent = latent = self.latent.float().cpu()
         return self.projection(latent), out.q.float().cpu().numpy()
 
     def combine(
@@ -47,7 +47,7 @@ class MixedAgent(RememberingAgent):
 
     @torch.no_grad()
     def values(self, latent: Tensor, game: int, memory: bool = True) -> Tensor:
-        slow = super().values(latent, game)
+        slow = super().values(latent, game, memory)
         if not memory:
             return slow
         keys = self.projection(latent.float().cpu()).numpy()
