@@ -1,12 +1,15 @@
 """Judge trained runs.
 
+    python evaluate.py run=runs/x [planner=reactive,beam,gumbel,shuffled,oracle] [episodes=30]
+        [depth=1,2,3] [simulations=2,8,16] [games=krull]
     python evaluate.py run=runs/x backend=torch,event_core [episodes=20] [core=loihi2]
         [neurobench=true]
     python evaluate.py run=runs/x explain=true [game=krull] [episodes=1] [moments=24]
     python evaluate.py compare=runs/a,runs/b [single=runs/c,runs/d] [out=comparison]
 
-One key says what is compared: `backend` plays the same agent on several backends;
-`explain` writes a page of what an agent with episodic memory was reminded of.
+One key says what is compared: with `run` alone, planning and reacting on the same trained agent;
+`backend` plays it on several backends; `explain` writes a page of what an agent with episodic
+memory was reminded of; `compare` reports on many runs.
 """
 
 from __future__ import annotations
@@ -49,10 +52,23 @@ def _compare(options: Options) -> None:
     main(options)
 
 
+def _planning(options: Options) -> None:
+    from evaluation.planning import main
+    from training.loading import load_run
+    from training.threads import configure_threads
+
+    step = options.get("step")
+    require(step is None or step.isdecimal(), f"step={step} is no checkpoint's number")
+    run = load_run(options["run"], None if step is None else int(step))
+    configure_threads(run.config.device.learner_threads)
+    main(run, options)
+
+
 BRANCHES: dict[str, Callable[[Options], None]] = {
     "compare": _compare,
     "backend": _backends,
     "explain": _explain,
+    "run": _planning,  # none of the others
 }
 
 

@@ -62,7 +62,7 @@ def train(argv: Sequence[str]) -> int:
     from training.folder import RunFolder
     from training.runner import Interrupted, Runner
     from training.telemetry import Telemetry
-    from training.threads import configure_threads
+    from training.threads import configure_threads, release_freed_memory
 
     sequence = config.sequence.tasks()
     device = choose_device(config.device.name)
@@ -104,6 +104,7 @@ def train(argv: Sequence[str]) -> int:
             eval_every=config.eval.every,
             log_every=config.log_every,
             checkpoint_every=config.checkpoint.every,
+            upkeep=release_freed_memory if config.world_model.enabled else None,
         )
         try:
             runner.run()

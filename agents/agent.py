@@ -175,6 +175,11 @@ class Agent:
         self.latent = out.encoding.latent
         return out.q
 
+    def eval_values(self, obs: np.ndarray, game: int) -> torch.Tensor:
+        """`q_values` of the acting network as an evaluation sees them: leaves no trace in the
+        agent but `latent`."""
+        return self.q_values(obs, game, self.acting_network)
+
     def plan(self, q: torch.Tensor, game: int) -> PlanResult:
         """Search from `latent`, which `q_values` has just left; q [N, A] are its values."""
         return search(

@@ -25,6 +25,8 @@ from envs import Task, TaskSequence
 from errors import UserError
 from training.checkpoint import CheckpointStore
 
+UPKEEP_EVERY = 400  # agent steps between two calls of `upkeep`
+
 
 class Interrupted(Exception):
     """A signal asked the run to stop; its state was saved."""
@@ -82,6 +84,7 @@ class Runner:
         telemetry, display: where numbers go.
         store: checkpoints.
         eval_every, log_every, checkpoint_every: agent steps.
+        upkeep: called now and then, for the process's own sake.
     """
 
     def __init__(
@@ -99,13 +102,14 @@ class Runner:
         eval_every: int,
         log_every: int,
         checkpoint_every: int,
+        upkeep: Callable[[], None] | None = None,
     ) -> None:
         self.sequence, self.make_env, self.agent = sequence, make_env, agent
         self.evaluator, self.final_evaluator = evaluator, final_evaluator
         self.judge, self.normalise = judge, normalise
         self.telemetry, self.display, self.store = telemetry, display, store
         self.eval_every, self.log_every = eval_every, log_every
-        self.checkpoint_every = checkpoint_every
+        self.checkpoint_every, self.upkeep = checkpoint_every, upkeep
         self.games = sequence.games
         self.progress = Progress()
         self.env: Any = None
@@ -141,6 +145,8 @@ class Runner:
             for every, action in ((self.log_every, self._log), (self.eval_every, self._evaluate)):
                 if p.step // every > before // every:
                     action()
+            if self.upkeep is not None and p.step // UPKEEP_EVERY > before // UPKEEP_EVERY:
+                self.upkeep()
             if self._stop.signum is not None:
                 self._save()
                 raise Interrupted(p.step, self._stop.signum)

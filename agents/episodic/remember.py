@@ -120,6 +120,13 @@ class RememberingAgent(Agent):
             self._moment = moment
         return torch.from_numpy(moment.q).to(self.device)
 
+    def eval_values(self, obs: np.ndarray, game: int) -> Tensor:
+        self._judging = True
+        try:
+            return super().eval_values(obs, game)
+        finally:
+            self._judging = False
+
     def eval_policy(self, obs: np.ndarray, game: int) -> np.ndarray:
         self._judging = True
         try:

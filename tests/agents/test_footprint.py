@@ -12,7 +12,7 @@ from agents.footprint import held_bytes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-import continual  # noqa: E402 - benchmarks/ is no package
+import continual
 
 
 def test_arrays_count_once_however_they_are_reached():
