@@ -25,7 +25,7 @@ from agents.learner import Learner, LearnerInputs, LearnerOutputs
 from agents.losses import masked_argmax
 from agents.network import QNetwork
 from agents.planners import PlannerConfig, PlanResult, search
-from agents.world_model import Unroll, WorldModel, WorldModelConfig, make_unroll
+from agents.world_model import Unroll, WorldModel, WorldModelConfig, make_unroll, replay_errors
 from memory import ArrayPool, Batch
 
 
@@ -305,6 +305,10 @@ class Agent:
             out |= self.backend.diagnostics()
         if self.last is None:
             return out
+        if self.model is not None and len(self.replay):
+            rng = np.random.default_rng([self.seeds["model"], self.learner.updates])
+            batch = self.replay.sample_sequences(96, self.model_config.unroll, rng)
+            out |= replay_errors(self, batch, self.model_config.unroll)
         self.learner.check_finite(self.last)
         out |= {"agent/n_step": float(self.learner.n_step()), "agent/gamma": self.learner.gamma()}
         for name, value in self.last.scalars.items():

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from memory import ArrayPool
+
 if TYPE_CHECKING:
     from agents.agent import Agent
 
@@ -38,7 +40,9 @@ def held_bytes(thing: Any) -> int:
         x = rest.pop()
         if isinstance(x, np.ndarray) and isinstance(x.base, np.ndarray):
             x = x.base  # a view owns nothing
-        if x is None or isinstance(x, str | bytes | int | float | type) or id(x) in seen:
+        # A pool's arrays are lent for a batch: they remember nothing.
+        skipped = str | bytes | int | float | type | ArrayPool
+        if x is None or isinstance(x, skipped) or id(x) in seen:
             continue
         seen.add(id(x))
         if isinstance(x, np.ndarray):

@@ -15,7 +15,7 @@ A actions, P width of the head's first layer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from torch import Tensor, nn
 from agents import losses
 from errors import require
 from memory import ArrayPool, SequenceBatch
+
+if TYPE_CHECKING:
+    from agents.agent import Agent
 
 CLASSES = 3  # of the clipped reward: -1, 0, 1
 CONTINUES = 2.0  # initial logit of going on: an end is rare
@@ -156,6 +159,35 @@ class WorldModel(nn.Module):
             made = network.head(at)
             out["imagined_value"] = c.value * losses.imagined_value(made, wanted, mask, there)
         return out
+
+
+@torch.no_grad()
+def replay_errors(agent: Agent, batch: SequenceBatch, length: int) -> dict[str, float]:
+    """Mean absolute errors of reward and value 1 and `length` steps ahead, per game of the batch.
+
+    Over sequences that are that long; value: max_a q of the imagined latent against that of the
+    real one. Followed over a run they say whether the model of an old game survives the next.
+    """
+    device, out = agent.device, {}
+    whole = (batch.steps >= length) & ~batch.terminated[:, :length].any(1)
+    for game in np.unique(batch.task[whole]).tolist():
+        rows = np.flatnonzero(whole & (batch.task == game))
+        frames = torch.from_numpy(batch.frames[rows]).to(device)
+        latent = agent.acting_network.encoder(frames[:, :4].contiguous()).latent
+        for k in range(1, length + 1):
+            action = torch.from_numpy(batch.action[rows, k - 1]).to(device)
+            step = agent.model.step(latent, action)
+            latent = step.latent
+            if k in (1, length):
+                wanted = torch.from_numpy(batch.rewards[rows, k - 1]).clamp(-1, 1).to(device)
+                error = (step.reward - wanted).abs().mean()
+                out[f"model/reward_error_{k}/game{game}"] = error.item()
+                seen = agent.acting_network.encoder(frames[:, k : k + 4].contiguous()).latent
+                error = agent.values(latent, game, False).amax(1) - agent.values(
+                    seen, game, False
+                ).amax(1)
+                out[f"model/value_error_{k}/game{game}"] = error.abs().mean().item()
+    return out
 
 
 def make_unroll(

@@ -204,6 +204,7 @@ def draw_tree(axes: Any, tree: Tree, row: int = 0) -> None:
 
 def board(run: Any, report: Mapping, figures: Mapping[str, Any]) -> None:
     """TensorBoard scalars and figures, in a folder of their own beside the training's."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(run.path / "planning")) as writer:
@@ -220,6 +221,7 @@ def board(run: Any, report: Mapping, figures: Mapping[str, Any]) -> None:
         for name, v in report["overall"].items():
             writer.add_scalar(f"planning/iqm/{name}", v["iqm"][0], run.step)
         for name, figure in figures.items():
-            figure.canvas.draw()
-            pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+            pixels = np.asarray(canvas.buffer_rgba())[..., :3]
             writer.add_image(f"planning/{name}", pixels, run.step, dataformats="HWC")

@@ -252,6 +252,14 @@ def custom_layout(games: Sequence[str]) -> dict:
             "error of what they are worth": ["Multiline", [r"memory/error/\d+$"]],
             "confidence and weight": ["Multiline", ["memory/confidence_taken$", "memory/weight$"]],
         },
+        "world model": {
+            f"error of {part}, {k} ahead, by game (index)": [
+                "Multiline",
+                [rf"model/{part}_error_{k}/game\d+$"],
+            ]
+            for part in ("value", "reward")
+            for k in (1, 5)
+        },
     }
 
 

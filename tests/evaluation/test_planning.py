@@ -1,0 +1,156 @@
+"""Planning against reacting on one trained agent, with its controls."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import evaluate
+import train
+from agents.planners import PlannerConfig
+from envs import PROTOCOLS, Task, make_action_set
+from evaluation.evaluator import Evaluator
+from evaluation.lockstep import play
+from evaluation.oracle import OracleModel
+from evaluation.planning import ShuffledModel, variants
+from tests.test_command_line import TINY
+from training.loading import load_run
+from training.telemetry import WALL_CLOCK_FIELDS
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short run that plans while it trains, with a checkpoint in the middle of it."""
+    folder = tmp_path_factory.mktemp("planning") / "run"
+    assert train.main(command(folder)) == 0
+    return folder
+
+
+def command(folder):
+    return [
+        *TINY, "planner=beam", "planner.depth=1", "sequence.games=[catch,krull]",
+        "eval.max_steps=20",
+        "agent.updates_per_step=0.25", "agent.epsilon_start=0.1", "checkpoint.every=48",
+        "checkpoint.keep=5", f"run={folder}",
+    ]  # fmt: skip
+
+
+def lines(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in WALL_CLOCK_FIELDS} for row in rows]
+
+
+def test_a_planning_run_logs_its_model_and_resumes_bit_for_bit(run, tmp_path):
+    last = [line for line in lines(run) if line["kind"] == "train"][-1]
+    for name in ("reward", "termination", "self_prediction", "imagined_value"):
+        assert last[f"loss/{name}"] >= 0
+    assert last["model/value_error_5/game1"] > 0
+    again = tmp_path / "again"
+    shutil.copytree(run, again)
+    steps = sorted(int(p.name) for p in (again / "checkpoints").iterdir())
+    for step in steps[2:]:
+        shutil.rmtree(again / "checkpoints" / str(step))
+    assert train.main(command(again)) == 0
+    assert lines(again) == lines(run)
+
+
+def test_planners_are_compared_on_the_same_episodes(run, capsys):
+    assert evaluate.main([f"run={run}", "episodes=3", "depth=1,2", "simulations=4", "games=krull",
+                          "oracle_episodes=2"]) == 0  # fmt: skip
+    report = json.loads((run / "report" / "planning.json").read_text())
+    rows = report["games"]["krull"]["variants"]
+    names = ["reactive", "beam_depth0", "beam_depth1", "beam_depth2", "gumbel_4",
+             "shuffled_depth2", "oracle_depth2"]  # fmt: skip
+    assert list(rows) == names
+    assert rows["beam_depth0"]["returns"] == rows["reactive"]["returns"]
+    assert rows["beam_depth0"]["override"] == 0
+    assert rows["beam_depth2"]["override"] > 0  # an untrained model disagrees somewhere
+    assert len(rows["oracle_depth2"]["returns"]) == 2
+    errors = report["games"]["krull"]["model_errors"]
+    assert len(errors["learned"]["value"]) == 5
+    assert set(report["overall"]) == set(names) - {"oracle_depth2"}
+    for picture in ("planning", "model_errors", "thought_krull"):
+        assert (run / "report" / f"{picture}.png").stat().st_size > 10_000
+    board = EventAccumulator(str(run / "planning"))
+    board.Reload()
+    assert "planning/return/krull/gumbel_4" in board.Tags()["scalars"]
+    assert "beam_depth2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["planner=mcts"], "planner=mcts"),
+        (["depth=x"], "depth=x"),
+        (["games=pong"], "games=pong"),
+        (["colour=red"], "colour"),
+    ],
+)
+def test_bad_words_are_answered_in_one_line(run, capsys, words, message):
+    assert evaluate.main([f"run={run}", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_lockstep_plays_the_evaluators_episodes():
+    task, protocol = Task("krull", 1), PROTOCOLS["atari100k"]()
+    settings = {"episodes": 3, "seed": 5, "max_steps": 40, "epsilon": 0.3, "full_actions": True}
+    evaluator = Evaluator([task], protocol, num_envs=2, **settings)
+    theirs = evaluator.evaluate(lambda obs, game: (obs[:, -1].sum((1, 2)) % 2).astype(int), "krull")
+    evaluator.close()
+    for saved in (False, True):
+        ours, course = play(
+            task, protocol, lambda obs, cores: (obs[:, -1].sum((1, 2)) % 2).astype(int),
+            saved_states=saved, record=True, **settings,
+        )  # fmt: skip
+        assert (ours.returns == theirs.returns).all()
+        assert (ours.lengths == theirs.lengths).all()
+        assert sum(m.reward for m in course[0]) == ours.returns[0]
+
+
+def test_the_oracle_foresees_what_happens():
+    task, protocol = Task("krull", 1), PROTOCOLS["atari100k"]()
+    actions = make_action_set("krull", protocol, True)
+    model = OracleModel(task, protocol, actions)
+    allowed = np.flatnonzero(actions.mask)
+    rng, foreseen = np.random.default_rng(0), []
+
+    def choose(obs, cores):
+        root = model.begin(cores)
+        assert (model.observations(root) == obs).all()
+        output = rng.choice(allowed, size=2)
+        one = model.step(root, torch.as_tensor(output[:1]).expand(len(cores)))
+        two = model.step(one.latent, torch.as_tensor(output[1:]).expand(len(cores)))
+        foreseen.append((one.reward[0].item(), model.observations(two.latent)[0]))
+        choose.plan = choose.plan or list(output)
+        return np.full(len(cores), choose.plan.pop(0))
+
+    choose.plan = []
+    _, courses = play(
+        task, protocol, choose, episodes=1, seed=1, max_steps=60, full_actions=True,
+        saved_states=True, record=True,
+    )  # fmt: skip
+    (course,) = courses
+    for t in range(0, len(course) - 2, 2):  # two steps are planned, then both are played
+        reward, obs = foreseen[t]
+        assert reward == np.clip(course[t].reward, -1, 1)
+        assert (obs == course[t + 2].obs).all()
+
+
+def test_shuffled_actions_are_never_the_asked_ones(run):
+    agent = load_run(run).agent
+    shuffled = ShuffledModel(agent.model, agent.masks[0])
+    allowed = agent.masks[0].nonzero()[:, 0]
+    assert (shuffled.other[allowed] != allowed).all()
+    assert set(shuffled.other[allowed].tolist()) == set(allowed.tolist())
+
+
+def test_variants_start_with_reactive():
+    names = [v.name for v in variants(("beam", "oracle"), PlannerConfig(), [1, 2, 3], [4])]
+    assert names == [
+        "reactive", "beam_depth0", "beam_depth1", "beam_depth2", "beam_depth3", "oracle_depth2",
+    ]  # fmt: skip
