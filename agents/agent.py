@@ -108,6 +108,8 @@ class Agent:
         self.learner = Learner(
             self.network, target, self.config, encoder.target_rate, cuda_graph, self.model
         )
+        if self.planner.name != "none" and self.planner.reanalyse > 0:
+            self.learner.reanalyse = self.reanalyse
 
     def _make_model(self, actions: int) -> WorldModel:
         self.model_rng = np.random.default_rng(self.seeds["model"])
@@ -191,6 +193,27 @@ class Agent:
             lambda latent: self.values(latent, game, self.planner.memory),
             self.learner.gamma(),
         )
+
+    @torch.no_grad()
+    def reanalyse(
+        self, latent: torch.Tensor, q: torch.Tensor, task: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows [R] of a batch with latents [B, L] and online values q [B, A], and the actions [R]
+        that a search with the online network's values chooses there."""
+        rows = (task == self.game).nonzero()[:, 0][: round(self.planner.reanalyse * len(task))]
+        if not len(rows):
+            return rows, rows
+        mask, network = self.masks[self.game], self.network
+        found = search(
+            self.planner,
+            latent[rows],
+            q[rows],
+            mask.expand(len(rows), -1),
+            self.model,
+            lambda x: network.q_values(network.head(x)).masked_fill(~mask, -torch.inf),
+            self.learner.gamma(),
+        )
+        return rows, found.action
 
     @torch.no_grad()
     def values(self, latent: torch.Tensor, game: int, memory: bool = True) -> torch.Tensor:

@@ -63,6 +63,8 @@ class Learner:
         self.updates = 0
         self.consolidation = None  # memory.consolidation.Consolidation, where there is one
         self.clone = None  # (output, obs_tm1, task) -> loss or None, where old games are cloned
+        # (latent_t, q, task) -> (rows, actions): where a search chooses the bootstrap action
+        self.reanalyse = None
         self.anneal_from = 0  # update at which the schedules of n and gamma last began
         target.load_state_dict(network.state_dict())
         target.requires_grad_(False)
@@ -133,7 +135,12 @@ class Learner:
         r_t, discount_t = losses.n_step_return(r, inputs.steps, inputs.terminated, inputs.gamma)
         with torch.no_grad():
             next_target = self.target(inputs.obs_t)
-            q_select = self.network(inputs.obs_t).q if config.double else next_target.q
+            select = self.network(inputs.obs_t) if config.double else next_target
+            q_select = select.q
+            if self.reanalyse is not None:
+                found, planned = self.reanalyse(select.encoding.latent, q_select, inputs.task)
+                q_select = q_select.clone()
+                q_select[found, planned] = torch.inf  # what is selected, not what it is worth
         out = self.network(inputs.obs_tm1)
         rows = torch.arange(len(r), device=r.device)
         chosen = out.logits[rows, inputs.action_tm1]  # [B, Z]

@@ -66,7 +66,9 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
         device=device,
         cuda_graph=config.device.cuda_graph
         and device.type == "cuda"
-        and not config.replay.clones,  # how many rows are cloned differs from batch to batch
+        # How many rows are cloned or reanalysed differs from batch to batch.
+        and not config.replay.clones
+        and not config.planner.reanalyse,
         backend=config.backend,
         continual=ContinualConfig(tuple(config.consolidation), config.stiffness, config.replay),
         world_model=config.world_model,

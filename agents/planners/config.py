@@ -28,6 +28,9 @@ class PlannerConfig:
     share: float = 1.0
     margin: float = 0.0  # return; plan only where the two best actions are closer than this; 0:
     # everywhere
+    # Share of a batch, of its rows of the present game, whose bootstrap action the search chooses
+    # instead of the online network (reanalysed targets; EfficientZero reanalyses 99 %).
+    reanalyse: float = 0.0
     memory: bool = True  # imagined moments are valued with the episodic memory, where there is one
 
     def __post_init__(self) -> None:
@@ -40,5 +43,6 @@ class PlannerConfig:
             require(getattr(self, key) >= 0, f"planner.{key} must not be negative")
         for key in ("prior_temperature", "value_scale"):
             require(getattr(self, key) > 0, f"planner.{key} must be above 0")
-        require(0 <= self.share <= 1, "planner.share must lie between 0 and 1")
+        for key in ("share", "reanalyse"):
+            require(0 <= getattr(self, key) <= 1, f"planner.{key} must lie between 0 and 1")
         require(self.depth <= 8, "planner.depth must be at most 8: the model is trained 5 deep")

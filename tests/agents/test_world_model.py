@@ -9,7 +9,7 @@ from agents.world_model import Unroll, WorldModel, WorldModelConfig, make_unroll
 from errors import UserError
 from memory import ArrayPool, ReplayBuffer
 from memory.reservoir import ReservoirReplay, shift_frames
-from tests.agents.test_learner import ACTIONS, make
+from tests.agents.test_learner import ACTIONS, bandit, make
 from tests.memory.test_reservoir import SHAPE, fill
 
 RING = 6  # places; action 0 stays, 1 and 2 go round; place 0 pays 1, leaving it backwards ends
@@ -171,3 +171,21 @@ def test_unroll_draws_its_depths():
 def test_bad_values_name_the_key():
     with pytest.raises(UserError, match=r"world_model\.targets=7"):
         WorldModelConfig(True, targets=7)
+
+
+def test_a_reanalysed_row_bootstraps_from_the_planned_action():
+    learner = make(atoms=1, double=True)
+    batch = bandit(16, torch.Generator().manual_seed(0))
+    batch = batch._replace(terminated=torch.zeros(16, dtype=torch.bool), task=torch.zeros(16))
+    with torch.no_grad():
+        q = learner.target(batch.obs_t).q
+    rows, planned = torch.tensor([1, 5]), q[[1, 5]].argmin(1)  # nobody would select these
+    learner.reanalyse = lambda latent, q, task: (rows, planned)
+    _, outputs = learner.loss(batch)
+    learner.reanalyse = None
+    _, before = learner.loss(batch)
+    changed = (outputs.priority - before.priority).abs() > 1e-7
+    assert changed.nonzero()[:, 0].tolist() == [1, 5]
+    acted = q.gather(1, batch.action_tm1[:, None])[:, 0]
+    wanted = batch.rewards[:, 0] + 0.9 * q.min(1).values
+    assert outputs.priority[rows] == pytest.approx((wanted - acted).abs()[rows], abs=1e-5)

@@ -31,7 +31,8 @@ def run(tmp_path_factory):
 
 def command(folder):
     return [
-        *TINY, "planner=beam", "planner.depth=1", "sequence.games=[catch,krull]",
+        *TINY, "planner=beam", "planner.depth=1", "planner.reanalyse=0.5",
+        "sequence.games=[catch,krull]",
         "eval.max_steps=20",
         "agent.updates_per_step=0.25", "agent.epsilon_start=0.1", "checkpoint.every=48",
         "checkpoint.keep=5", f"run={folder}",
