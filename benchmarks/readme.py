@@ -134,6 +134,66 @@ def laptop_memory() -> str:
     return markdown(["", ""], rows) + source("laptop_memory", result)
 
 
+def planning() -> str:
+    result = load("planning")
+    rows = []
+    for run in result["runs"]:
+        for game, numbers in run["games"].items():
+            for name, v in numbers["variants"].items():
+                apart = v.get("against_reactive")
+                change = (
+                    "{:+,.0f} [{:+,.0f}, {:+,.0f}]".format(*apart["difference"]) if apart else ""
+                )
+                rows.append(
+                    [
+                        game,
+                        f"`{name}`",
+                        str(len(v["returns"])),
+                        f"{v['mean']:,.0f}",
+                        change,
+                        f"{100 * v['override']:.0f} %",
+                        f"{v['ms_per_decision']:.2f}",
+                    ]
+                )
+        for name, v in run["overall"].items():
+            better = v["improvement"]
+            chance = "P(better) {:.2f} [{:.2f}, {:.2f}]".format(*better) if better else ""
+            rows.append(
+                [
+                    "all",
+                    f"`{name}`",
+                    "",
+                    "IQM {:.2f} [{:.2f}, {:.2f}]".format(*v["iqm"]),
+                    chance,
+                    "",
+                    "",
+                ]
+            )
+    head = ["game", "variant", "episodes", "return", "against reacting, 95 %", "overrides",
+            "ms a decision"]  # fmt: skip
+    return markdown(head, rows) + source("planning", result)
+
+
+def planning_times() -> str:
+    result = load("planning_times")
+    rows = [
+        [name, *(f"{row[f'{n} threads']['median_ms']:.1f}" for n in (1, 2))]
+        for name, row in result["searches"].items()
+    ]
+    head = ["search", "ms, 1 thread", "ms, 2 threads"]
+    return markdown(head, rows) + source("planning_times", result)
+
+
+def world_model_cost() -> str:
+    result = load("world_model_cost")
+    rows = [
+        [name, f"{row['none']:.1f}", f"{row['latent']:.1f}", f"{row['ratio']:.2f}x"]
+        for name, row in result["encoders"].items()
+    ]
+    head = ["encoder", "ms a step of 4 agent steps and one update", "with world model", "ratio"]
+    return markdown(head, rows) + source("world_model_cost", result)
+
+
 def continual() -> str:
     result = load("continual")
 
@@ -188,6 +248,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "quickstart": quickstart,
     "laptop_memory": laptop_memory,
     "continual": continual,
+    "planning": planning,
+    "planning_times": planning_times,
+    "world_model_cost": world_model_cost,
 }
 
 
