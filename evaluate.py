@@ -59,7 +59,8 @@ def _planning(options: Options) -> None:
 
     step = options.get("step")
     require(step is None or step.isdecimal(), f"step={step} is no checkpoint's number")
-    run = load_run(options["run"], None if step is None else int(step))
+    # Replay holds the frames that the episodic memory refers to.
+    run = load_run(options["run"], None if step is None else int(step), with_replay=True)
     configure_threads(run.config.device.learner_threads)
     main(run, options)
 

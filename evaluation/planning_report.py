@@ -135,7 +135,8 @@ def draw_errors(report: Mapping):
 
 
 def draw_thoughts(contest: Any, variant: Any, game: str, index: int, course: Sequence):
-    """Some moments with the tree that was searched there, values at the nodes."""
+    """Some moments with the tree that was searched there, values at the nodes; with an episodic
+    memory, below, the stored moments that the way that looks best reminds it of."""
     moments = [m for episode in course for m in episode]
     picked = np.linspace(0, len(moments) - 1, THOUGHTS + 2).astype(int)[1:-1]
     figure = new_figure(2.9 * THOUGHTS)
@@ -148,7 +149,15 @@ def draw_thoughts(contest: Any, variant: Any, game: str, index: int, course: Seq
         left.set_axis_off()
         own = int(q[0].masked_fill(~contest.agent.masks[index], -np.inf).argmax())
         left.set_title(f"reacts {own}, plans {int(found.action[0])}", fontsize=9)
-        draw_tree(right, found.tree)
+        best = draw_tree(right, found.tree)
+        if hasattr(contest.agent, "reminded"):
+            frames = contest.agent.reminded(found.tree.latent[0, best], index)
+            for i, frame in enumerate(frames):
+                inset = right.inset_axes((0.36 + 0.16 * i, -0.02, 0.15, 0.3))
+                inset.set_axis_off()
+                inset.set_title(f"reminded of, {i + 1} ahead", fontsize=6)
+                if frame is not None:
+                    inset.imshow(frame, cmap="gray", vmin=0, vmax=255)
         if row == 0:
             right.set_title(
                 f"{game}: {variant.name}; action: value of the way (reward)", fontsize=9
@@ -156,8 +165,9 @@ def draw_thoughts(contest: Any, variant: Any, game: str, index: int, course: Seq
     return figure
 
 
-def draw_tree(axes: Any, tree: Tree, row: int = 0) -> None:
-    """The best children of each node, from left to right; thick: the way that looks best."""
+def draw_tree(axes: Any, tree: Tree, row: int = 0) -> list[int]:
+    """The best children of each node, from left to right; thick: the way that looks best, whose
+    nodes are returned."""
     parent, q = tree.parent[row].numpy(), tree.q[row].numpy()
     action, reward = tree.action[row].numpy(), tree.reward[row].numpy()
 
@@ -181,10 +191,10 @@ def draw_tree(axes: Any, tree: Tree, row: int = 0) -> None:
         return y
 
     put(-1, 0)
-    best, node = {-1}, -1
+    best, node = [], -1
     while has_children(node):
         node = children(node)[0]
-        best.add(node)
+        best.append(node)
     for node, (x, y) in place.items():
         if node >= 0:
             x0, y0 = place[int(parent[node])]
@@ -200,6 +210,7 @@ def draw_tree(axes: Any, tree: Tree, row: int = 0) -> None:
     axes.set_xlim(-0.1, max(x for x, _ in place.values()) + 0.3)
     axes.invert_yaxis()
     axes.set_axis_off()
+    return best
 
 
 def board(run: Any, report: Mapping, figures: Mapping[str, Any]) -> None:

@@ -56,6 +56,21 @@ class MixedAgent(RememberingAgent):
         mixed = self.combine(slow.cpu().numpy(), read, game, np.zeros(len(keys), np.int64))
         return torch.from_numpy(mixed).to(slow)
 
+    @torch.no_grad()
+    def reminded(self, latent: Tensor, game: int) -> list[np.ndarray | None]:
+        """For latents [M, L], real or imagined, the frame uint8 [84, 84] of the nearest stored
+        moment of any action; None where nothing is near or replay no longer has it."""
+        keys = self.projection(latent.float().cpu()).numpy()
+        read = self.memory.read(keys, np.zeros(len(keys), np.int64), game, exact=False,
+                                recall=False)  # fmt: skip
+        out: list[np.ndarray | None] = []
+        for indices, weights in zip(read.indices, read.weights):  # [A, p]
+            best = np.unravel_index(np.where(indices >= 0, weights, -1).argmax(), indices.shape)
+            ref = self.memory.moments(indices[best][None]).refs
+            obs, there = self.replay.observations(np.where(indices[best] >= 0, ref, -1))
+            out.append(obs[0, -1] if there.any() else None)
+        return out
+
     def act(self, obs: np.ndarray) -> np.ndarray:
         actions = super().act(obs)
         self.projection.see(self._latent)
