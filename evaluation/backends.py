@@ -4,9 +4,9 @@
 
 Each backend plays the same episodes (equal seeds: returns are paired). At every decision of these
 whole episodes the other backend is asked too: the share of equal greedy actions is the action
-agreement, told apart by who was playing. On the core every event is counted and billed under every
-price table. Written into the run's folder: report/backends.json, report/raster_<game>.png, and
-TensorBoard scalars under `backends/`.
+agreement, told apart by who was playing; the same share of the clear decisions stands beside it.
+On the core every event is counted and billed under every price table. Written into the run's
+folder: report/backends.json, report/raster_<game>.png, and TensorBoard scalars under `backends/`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from neuromorphic.prices import MAC
 KEYS = ("run", "step", "backend", "games", "episodes", "core", "chips", "weight_bits", "neurobench")
 LOGGED = 256  # observations kept of a game, for timing and for the raster
 REPETITIONS = 2000  # bootstrap resamplings
+CLEAR = 0.01  # a clear decision: the best value leads the second by more than this share of itself
 
 
 @dataclass
@@ -43,6 +44,8 @@ class Watch:
 
     decisions: int = 0
     agreed: dict[str, int] = field(default_factory=dict)  # by the backend that was asked too
+    clear: int = 0  # decisions that were clear to the player
+    clear_agreed: dict[str, int] = field(default_factory=dict)
     ledger: Ledger | None = None  # of the core, whoever played
     logged: list[np.ndarray] = field(default_factory=list)  # [4, 84, 84] each
 
@@ -61,10 +64,16 @@ class Contest:
         self.notes: dict[tuple[str, str], Watch] = {}  # by player and game
 
     @torch.no_grad()
+    def values(self, backend: str, obs: np.ndarray) -> torch.Tensor:
+        return self.networks[backend](torch.from_numpy(obs)).q  # [N, A]
+
+    def greedy(self, q: torch.Tensor, game: int) -> np.ndarray:
+        """Greedy actions [N] of values [N, A]."""
+        return masked_argmax(q, self.masks[game].expand_as(q)).numpy()
+
     def actions(self, backend: str, obs: np.ndarray, game: int) -> np.ndarray:
         """Greedy actions [N]."""
-        q = self.networks[backend](torch.from_numpy(obs)).q
-        return masked_argmax(q, self.masks[game].expand_as(q)).numpy()
+        return self.greedy(self.values(backend, obs), game)
 
     def play(self, backend: str, evaluator: Evaluator, games: Sequence[str]) -> dict:
         """Results by game of `backend` playing; its decisions are noted."""
@@ -80,12 +89,17 @@ class Contest:
     def _note(self, note: Watch, player: str, obs: np.ndarray, game: EvalGame) -> None:
         if self.event is not None:
             self.event.encoder.reset_counts()
-        chosen = {name: self.actions(name, obs, game.index) for name in self.networks}
+        values = {name: self.values(name, obs) for name in self.networks}
+        chosen = {name: self.greedy(q, game.index) for name, q in values.items()}
+        clear = clear_decisions(values[player][:, self.masks[game.index]].numpy())
         note.decisions += len(obs)
+        note.clear += int(clear.sum())
         for name, actions in chosen.items():
             if name != player:
                 equal = int((actions == chosen[player]).sum())
                 note.agreed[name] = note.agreed.get(name, 0) + equal
+                equal = int((actions == chosen[player])[clear].sum())
+                note.clear_agreed[name] = note.clear_agreed.get(name, 0) + equal
         if self.event is not None:
             ledger = self.event.encoder.ledger()
             note.ledger = ledger if note.ledger is None else note.ledger + ledger
@@ -115,6 +129,18 @@ class Contest:
         for (name, part), seconds in best.items():
             out[name][part] = seconds / len(batches) * 1e3
         return out
+
+
+def clear_decisions(values: np.ndarray) -> np.ndarray:
+    """bool [N]: where the best of values [N, A] leads the second by more than CLEAR of itself.
+
+    Of the others a young agent has many: its actions are worth the same to it, and any rounding
+    turns the choice between them. Their disagreement counts in full in `agreement_while_playing`.
+    """
+    if values.shape[1] < 2:
+        return np.ones(len(values), bool)
+    second, best = np.partition(values, -2, axis=1)[:, -2:].T
+    return best - second > CLEAR * np.abs(best)
 
 
 def compare_backends(
@@ -171,6 +197,11 @@ def _game(contest: Contest, game: str, results: Mapping[str, Any]) -> dict:
             "decisions": note.decisions,
             "agreement_while_playing": {
                 other: agreed / note.decisions for other, agreed in note.agreed.items()
+            },
+            "clear_decisions": note.clear,
+            "agreement_on_clear_decisions": {
+                other: agreed / note.clear if note.clear else None
+                for other, agreed in note.clear_agreed.items()
             },
             "ms_per_decision": times[name],
         }
@@ -259,6 +290,11 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     for name in backends:
         require(name in BACKENDS, f"backend={name}: use one or both of {','.join(BACKENDS)}")
     require(len(set(backends)) == len(backends), f"backend={options['backend']} names one twice")
+    require(
+        isinstance(run.agent.acting_network, QNetwork),
+        f"backend={options['backend']}: agent={run.config.agent.name} acts by its memory and has "
+        "no Q-network to put on another backend; use a run of agent=reactive, episodic or engram",
+    )
     games = options["games"].strip("[]").split(",") if "games" in options else run.sequence.games
     for game in games:
         there = ", ".join(run.sequence.games)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from evaluation.style import short, two_digits
 
 HEADERS = (
-    "game", "backend", "return", "ratio [95 %]", "agreement", "ms encoder", "ms whole",
-    "spikes", "syn. ops",
+    "game", "backend", "return", "ratio [95 %]", "agreement", "where clear", "ms encoder",
+    "ms whole", "spikes", "syn. ops",
 )  # fmt: skip
 
 
@@ -39,6 +39,9 @@ def _cells(name: str, backend: Mapping, numbers: Mapping) -> tuple[str, ...]:
     elif paired:
         ratio = "difference {:+.2f} [{:+.2f}, {:+.2f}]".format(*paired["difference"])
     agreement = ", ".join(f"{100 * a:.2f} %" for a in backend["agreement_while_playing"].values())
+    shares = backend["agreement_on_clear_decisions"].values()
+    clear = [f"{100 * a:.2f} %" for a in shares if a is not None]
+    share = backend["clear_decisions"] / backend["decisions"]
     ms = backend["ms_per_decision"]
     core = numbers["core"] if name == "event_core" else None
     return (
@@ -46,6 +49,7 @@ def _cells(name: str, backend: Mapping, numbers: Mapping) -> tuple[str, ...]:
         two_digits(backend["mean_return"]),
         ratio,
         agreement or "-",
+        f"{', '.join(clear)} of {100 * share:.0f} %" if clear else "-",
         f"{ms['encoder']:.3f}",
         f"{ms['whole']:.3f}",
         short(sum(core["spikes"].values())) if core else "-",

@@ -57,6 +57,9 @@ def test_episodic_agents_run_and_explain_themselves(tmp_path, capsys, agent):
     assert "data:image/png" in (tmp_path / "run" / "report" / "explain.html").read_text()
     assert evaluate.main([*options, "game=pong"]) == 2
     assert "game=pong" in capsys.readouterr().err
+    if agent != "episodic":  # no Q-network: nothing that another backend could act with
+        assert evaluate.main([f"run={tmp_path / 'run'}", "backend=torch,event_core"]) == 2
+        assert f"agent={agent} acts by its memory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("encoder", ["encoder.size=nature", "encoder.size=impala"])

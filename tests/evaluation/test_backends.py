@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import evaluate
 import train
-from evaluation.backends import paired
+from evaluation.backends import clear_decisions, paired
 from tests.test_command_line import TINY
 from training.telemetry import WALL_CLOCK_FIELDS
 
@@ -65,6 +65,8 @@ def test_backends_are_compared_on_the_same_episodes(run, capsys):
         assert len(backend["returns"]) == 3
         assert backend["decisions"] == 3 * 8  # eval.max_steps: every decision once, none twice
         assert 0 <= backend["agreement_while_playing"][other] <= 1
+        assert 0 <= backend["clear_decisions"] <= backend["decisions"]
+        assert set(backend["agreement_on_clear_decisions"]) == {other}
     core = game["core"]
     assert core["synaptic_ops"] == core["events"]["synaptic_op"] > 0
     loihi = core["energy"]["loihi1"]
@@ -93,6 +95,13 @@ def test_an_agent_agrees_with_itself(run):
     evaluator.close()
     note = contest.notes["torch", "catch"]
     assert note.agreed["again"] == note.decisions == 16
+    assert note.clear_agreed["again"] == note.clear
+
+
+def test_a_decision_is_clear_where_the_best_leads_by_a_share_of_itself():
+    values = np.array([[1.0, 0.995, 0.0], [1.0, 0.98, 0.0], [-1.0, -2.0, -1.005], [0.0, 0.0, -1.0]])
+    assert clear_decisions(values).tolist() == [False, True, False, False]
+    assert clear_decisions(values[:, :1]).all()
 
 
 def test_paired_statistics():
@@ -115,7 +124,7 @@ def test_paired_statistics():
         (["run={run}", "backend=torch", "speed=1"], "'speed' is no key"),
         (["run={run}", "backend=event_core", "core=x"], "core=x is not known"),
         (["run={run}", "backend=torch", "step=7"], "no checkpoint of step 7"),
-        (["run={run}"], "nothing to compare"),
+        (["episodes=3"], "nothing to compare"),
         (["run"], "not of the form key=value"),
     ],
 )
