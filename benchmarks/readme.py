@@ -30,7 +30,10 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 def source(name: str, result: dict) -> str:
     machine = result.get("machine")
-    if isinstance(machine, dict):
+    if isinstance(machine, dict) and "processor" in machine:
+        threads = "one thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+        where = f" on {threads} of {machine['processor']}"
+    elif isinstance(machine, dict):
         where = f" on {machine['cores']} cores of {machine['cpu']}"
     else:
         where = f" on {machine}" if machine else ""
@@ -239,6 +242,73 @@ def continual() -> str:
     return markdown(head, rows) + note + figure + source("continual", result)
 
 
+def event_core() -> str:
+    result = load("event_core")
+    games = result["decision"]["games"].values()
+    ours = [game["milliseconds"]["core"] for game in games]
+
+    def against(name: str) -> str:
+        ratios = [game["milliseconds"][name] / game["milliseconds"]["core"] for game in games]
+        return f"{min(ratios):.1f}x to {max(ratios):.1f}x"
+
+    rows = [
+        [f"synaptic events/s, {label}, 5 % activity", f"{result[key]:.1e}"]
+        for label, key in (
+            ("fully connected", "dense_events_per_s_at_5_percent"),
+            ("convolution", "conv_events_per_s_at_5_percent"),
+        )
+    ]
+    rows += [
+        ["an empty time step", f"{result['decision']['empty_step_ms'] * 1e3:.1f} µs"],
+        ["one decision on real frames, batch 1", f"{min(ours):.3f} to {max(ours):.3f} ms"],
+        ["dense PyTorch, as matrix products, takes longer by", against("torch_dense_gemm")],
+        ["this project's own float encoder takes longer by", against("project_fused_encoder")],
+    ]
+    return markdown(["", ""], rows) + source("event_core", result)
+
+
+def core_peers() -> str:
+    result = load("core_peers")
+    network = result["network"]
+    rows = [
+        [
+            f"{name} {row.get('version', '')}".strip(),
+            f"{row['seconds'] * 1e3:.1f}",
+            f"{row['events_per_s']:.1e}",
+            f"{row['engram_is_faster_by']:.1f}x",
+        ]
+        for name, row in result["rows"].items()
+    ]
+    note = (
+        f"\n{network['inputs']:,} inputs, {network['neurons']:,} neurons, fully connected, "
+        f"{network['steps']} steps at {100 * network['activity']:.0f} % activity.\n"
+    )
+    head = ["simulator", "ms", "synaptic events/s", "Engram is faster by"]
+    return markdown(head, rows) + note + source("core_peers", result)
+
+
+def core_equality() -> str:
+    result = load("core_equality")
+    rows = [
+        [
+            game,
+            *(
+                f"{row[key]:,}"
+                for key in ("frames", "spikes", "spikes_that_differ", "latents_that_differ")
+            ),
+        ]
+        for game, row in (*result["games"].items(), ("all", result["total"]))
+    ]
+    head = [
+        "spikes of core and quantised twin",
+        "frames",
+        "spikes",
+        "differ",
+        "latents that differ",
+    ]
+    return markdown(head, rows) + source("core_equality", result)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "throughput": throughput,
     "atari100k": atari100k,
@@ -251,6 +321,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "planning": planning,
     "planning_times": planning_times,
     "world_model_cost": world_model_cost,
+    "event_core": event_core,
+    "core_peers": core_peers,
+    "core_equality": core_equality,
 }
 
 
