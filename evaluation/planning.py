@@ -7,7 +7,7 @@ Variants: `reactive`; `beam` at each depth; `gumbel` with each number of simulat
 controls: depth 0, which must choose exactly as `reactive`; `shuffled`, a beam whose model is told
 another action than the one it judges; `oracle`, a beam whose model is the emulator itself. Equal
 seeds: episode i starts alike for all. Written into the run's folder: report/planning.json and .png,
-report/thought_<game>.png, TensorBoard scalars under `planning/`.
+report/thought_<game>.png, a section of report/report.html; TensorBoard scalars under `planning/`.
 """
 
 from __future__ import annotations
@@ -245,8 +245,11 @@ def model_errors(agent: Agent, game: int, courses: Sequence[Sequence[Moment]]) -
     """Mean absolute errors k = 1..5 steps ahead along real courses.
 
     reward: of the clipped reward, beside always saying its mean; value: of max_a q in return units,
-    beside taking the present moment for the later one; both also for the shuffled model.
+    beside taking the present moment for the later one; both also for the shuffled model. Empty for
+    an agent without a model.
     """
+    if agent.model is None:
+        return {}
     latents, starts = [], []
     for course in courses:
         obs = np.stack([m.obs for m in course])
@@ -262,10 +265,11 @@ def model_errors(agent: Agent, game: int, courses: Sequence[Sequence[Moment]]) -
     if not starts:
         return {}
     offsets = np.cumsum([0, *(len(x) for x in latents)])
-    at = torch.tensor([offsets[c] + t for c, t in starts])
     every = torch.cat(latents)
-    action = torch.tensor([m.action for course in courses for m in course])
-    reward = torch.tensor([m.reward for course in courses for m in course]).clamp(-1, 1)
+    at = torch.tensor([offsets[c] + t for c, t in starts], device=every.device)
+    action = torch.tensor([m.action for course in courses for m in course], device=every.device)
+    reward = torch.tensor([m.reward for course in courses for m in course], device=every.device)
+    reward = reward.clamp(-1, 1)
     value = agent.values(every, game).amax(1)
     models = {"learned": agent.model, "shuffled": ShuffledModel(agent.model, agent.masks[game])}
     out: dict[str, Any] = {"moments": len(starts), "reward_mean": float(reward.mean())}
@@ -344,6 +348,7 @@ def _equal_time(games: Mapping[str, dict]) -> dict:
 def main(run: Any, options: Mapping[str, str]) -> dict:
     """`evaluate.py run=...`: compare, print, and write into the run's folder."""
     from evaluation.planning_report import board, planning_table, write_figures
+    from evaluation.report import write_report
 
     for key in options:
         require(key in KEYS, f"'{key}' is no key of the planner comparison; use {', '.join(KEYS)}")
@@ -388,7 +393,9 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     figures = write_figures(run, report, courses, contest, chosen, folder)
     board(run, report, figures)
     planning_table(report)
-    print(f"written: {folder / 'planning.json'}, {', '.join(f'{n}.png' for n in figures)}")
+    page = write_report(run.path)
+    names = ", ".join(f"{n}.png" for n in figures)
+    print(f"written: {folder / 'planning.json'}, {names}, and a section of {page}")
     return report
 
 

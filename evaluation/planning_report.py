@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from agents.planners import Tree
+from evaluation.report import planning_rows
 from evaluation.style import PALETTE, dress, new_figure, short
 
 THOUGHTS = 3  # moments of a game whose search is drawn
@@ -20,32 +21,18 @@ def planning_table(report: Mapping) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=max(110, Console().width))
+    console = Console(width=max(150, Console().width))
+    head, *rows = planning_rows(report)
     table = Table(title=f"planning against reacting: {report['episodes']} paired episodes")
-    heads = ("game", "variant", "return", "difference [95 %]", "better", "override", "ms")
-    for head in heads:
-        table.add_column(head, justify="left" if head in heads[:2] else "right")
-    for game, row in report["games"].items():
-        for name, v in row["variants"].items():
-            apart = v.get("against_reactive")
-            table.add_row(
-                game,
-                name,
-                f"{v['mean']:,.1f}",
-                "{:+,.1f} [{:+,.1f}, {:+,.1f}]".format(*apart["difference"]) if apart else "-",
-                f"{100 * v['better_episodes']:.0f} %" if apart else "-",
-                f"{100 * v['override']:.1f} %",
-                f"{v['ms_per_decision']:.2f}",
-            )
-        table.add_section()
-    for name, v in report["overall"].items():
-        better = v["improvement"]
-        table.add_row(
-            "all games",
-            name,
-            "IQM {:.3f} [{:.3f}, {:.3f}]".format(*v["iqm"]),
-            "P(better) {:.2f} [{:.2f}, {:.2f}]".format(*better) if better else "-",
-        )
+    for i, name in enumerate(head):
+        table.add_column(name, justify="right" if i else "left")
+    last = rows[0][0].split(", ")[0]
+    for row in rows:
+        group = row[0].split(", ")[0]
+        if group != last:
+            table.add_section()
+        last = group
+        table.add_row(*row)
     console.print(table)
     for game, row in report["games"].items():
         errors = row["model_errors"]

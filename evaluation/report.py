@@ -1,6 +1,7 @@
 """runs/<name>/report/: one HTML page with the table, the figures and the configuration of a run.
 
-Made from metrics.jsonl, config.yaml and manifest.json alone, at any time, also of a run that is
+Made from metrics.jsonl, config.yaml, manifest.json and, if planning was judged, from what that
+left in the report's folder alone, at any time, also of a run that is
 still going on or of one from another machine.
 """
 
@@ -29,6 +30,12 @@ CAPTIONS = {
     "returns": "Episodes played while training, exploration included. Line: moving mean.",
     "spikes": "Mean firing rate of each layer of the encoder.",
     "losses": "Named losses of the learner. Line: moving mean.",
+}
+# the same for the pictures that `evaluate.py run=...` left in the folder
+PLANNING = {
+    "planning": "Mean return of each way to choose; whiskers: 95 % of the paired difference.",
+    "model_errors": "Errors of the world model by steps ahead, along episodes of reacting.",
+    "thought": "What was searched in some moments: the best actions at each node, by value.",
 }
 # metric -> (name on the page, what it says)
 METRICS = {
@@ -65,8 +72,8 @@ def write_report(run_folder: Path | str) -> Path:
     metrics = log.metrics()
     report = folder / "report"
     report.mkdir(exist_ok=True)
-    for old in report.glob("*.png"):
-        old.unlink()
+    for name in CAPTIONS:  # other pictures belong to other commands
+        (report / f"{name}.png").unlink(missing_ok=True)
     images = {}
     for name, figure in run_figures(log, metrics).items():
         images[name] = _png(figure)
@@ -100,7 +107,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def _page(folder: Path, log: RunLog, metrics: ContinualMetrics, images: dict[str, bytes]) -> str:
-    manifest = _manifest(folder / "manifest.json")
+    manifest = _json(folder / "manifest.json")
     parts = [
         f"<h1>{escape(folder.resolve().name)}</h1>",
         f'<p class="faint">{escape(_line(log, manifest))}</p>',
@@ -109,12 +116,8 @@ def _page(folder: Path, log: RunLog, metrics: ContinualMetrics, images: dict[str
         "<h2>Continual learning</h2>",
         _metrics(metrics),
     ]
-    for name, image in images.items():
-        data = base64.b64encode(image).decode()
-        parts.append(
-            f'<figure><img alt="{name}" src="data:image/png;base64,{data}">'
-            f"<figcaption>{escape(CAPTIONS[name])}</figcaption></figure>"
-        )
+    parts += [_picture(name, image, CAPTIONS[name]) for name, image in images.items()]
+    parts += _planning(folder / "report")
     for title, file in (("Manifest", "manifest.json"), ("Configuration", "config.yaml")):
         if (folder / file).exists():
             text = escape((folder / file).read_text(encoding="utf-8"))
@@ -125,6 +128,67 @@ def _page(folder: Path, log: RunLog, metrics: ContinualMetrics, images: dict[str
         f"<title>{escape(folder.resolve().name)}</title><style>{STYLE}</style></head>\n"
         f"<body>\n{body}\n</body></html>\n"
     )
+
+
+def _picture(name: str, image: bytes, caption: str) -> str:
+    data = base64.b64encode(image).decode()
+    return (
+        f'<figure><img alt="{name}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _planning(report: Path) -> list[str]:
+    """What `evaluate.py run=...` has found about planning, if it has been asked."""
+    found = _json(report / "planning.json")
+    if not found:
+        return []
+    parts = [
+        "<h2>Planning against reacting</h2>",
+        f'<p class="faint">The weights of agent step {found["step"]:,}, {found["episodes"]} paired '
+        f"episodes a game ({found['oracle_episodes']} with the oracle): "
+        f"<code>{escape(found['command'])}</code></p>",
+        _table(planning_rows(found), "numbers"),
+    ]
+    for path in sorted(report.glob("*.png")):
+        kind = path.stem if path.stem in PLANNING else path.stem.split("_")[0]
+        if kind in PLANNING:
+            parts.append(_picture(path.stem, path.read_bytes(), PLANNING[kind]))
+    return parts
+
+
+def planning_rows(found: dict) -> list[tuple[str, ...]]:
+    """The comparison of planners as rows of text, the first of them the heading."""
+    rows: list[tuple[str, ...]] = [
+        ("game, variant", "return", "HNS", "difference [95 %]", "better episodes", "overridden",
+         "ms a decision", "best in that time")
+    ]  # fmt: skip
+    for game, row in found["games"].items():
+        for name, v in row["variants"].items():
+            apart = v.get("against_reactive")
+            rows.append((
+                f"{game}, {name}",
+                f"{v['mean']:,.1f}",
+                two_digits(v["hns"]),
+                "{:+,.1f} [{:+,.1f}, {:+,.1f}]".format(*apart["difference"]) if apart else "-",
+                f"{100 * v['better_episodes']:.0f} %" if apart else "-",
+                f"{100 * v['override']:.1f} %",
+                f"{v['ms_per_decision']:.2f}",
+                found["equal_time"][game].get(name, "-"),
+            ))  # fmt: skip
+    for name, v in found["overall"].items():
+        better = v["improvement"]
+        rows.append((
+            f"all games, {name}",
+            "IQM of HNS",
+            two_digits(v["iqm"][0]),
+            "[{:.2f}, {:.2f}]".format(*v["iqm"][1:]),
+            "P {:.2f} [{:.2f}, {:.2f}]".format(*better) if better else "-",
+            "-",
+            "-",
+            "-",
+        ))  # fmt: skip
+    return rows
 
 
 def _line(log: RunLog, manifest: dict) -> str:
@@ -161,10 +225,10 @@ def _table(rows: list, kind: str = "numbers") -> str:
     return f'<table class="{kind}"><tr>{cell}</tr>\n' + "\n".join(lines) + "</table>"
 
 
-def _manifest(path: Path) -> dict:
-    """The manifest, empty where there is none that can be read: it only adds to the header."""
+def _json(path: Path) -> dict:
+    """A JSON file, empty where there is none that can be read: it only adds to the page."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return manifest if isinstance(manifest, dict) else {}
+    return found if isinstance(found, dict) else {}

@@ -12,10 +12,11 @@ import evaluate
 import train
 from agents.planners import PlannerConfig
 from envs import PROTOCOLS, Task, make_action_set
+from errors import UserError
 from evaluation.evaluator import Evaluator
 from evaluation.lockstep import play
 from evaluation.oracle import OracleModel
-from evaluation.planning import ShuffledModel, variants
+from evaluation.planning import ShuffledModel, main, variants
 from tests.test_command_line import TINY
 from training.loading import load_run
 from training.telemetry import WALL_CLOCK_FIELDS
@@ -75,10 +76,24 @@ def test_planners_are_compared_on_the_same_episodes(run, capsys):
     assert set(report["overall"]) == set(names) - {"oracle_depth2"}
     for picture in ("planning", "model_errors", "thought_krull"):
         assert (run / "report" / f"{picture}.png").stat().st_size > 10_000
+    page = (run / "report" / "report.html").read_text()
+    assert "krull, oracle_depth2" in page
+    assert all(f'alt="{name}"' in page for name in ("forgetting", "planning", "thought_krull"))
     board = EventAccumulator(str(run / "planning"))
     board.Reload()
     assert "planning/return/krull/gumbel_4" in board.Tags()["scalars"]
     assert "beam_depth2" in capsys.readouterr().out
+
+
+def test_an_agent_without_a_model_can_still_be_judged(run):
+    loaded = load_run(run)
+    loaded.agent.model = None
+    report = main(loaded, {"planner": "reactive", "games": "krull", "episodes": "2"})
+    assert report["games"]["krull"]["model_errors"] == {}
+    assert len(report["games"]["krull"]["variants"]["reactive"]["returns"]) == 2
+    assert "krull, reactive" in (run / "report" / "report.html").read_text()
+    with pytest.raises(UserError, match="world_model=latent"):
+        main(loaded, {"planner": "beam"})
 
 
 @pytest.mark.parametrize(
