@@ -81,6 +81,7 @@ class Agent:
         self.sample_rng = np.random.default_rng(seeds[1])
         names = ("init", "noise", "keys", "continual", "model")
         self.seeds = {n: int(s.generate_state(1)[0]) for n, s in zip(names, seeds[2:])}
+        self.model: WorldModel | None = None  # agents that build their own network have none
         self.build(encoder, masks.shape[1], cuda_graph)
         self.noise = torch.Generator(self.device).manual_seed(self.seeds["noise"])
         continual = continual or ContinualConfig()
