@@ -11,12 +11,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import evaluate
 import train
 from agents.planners import PlannerConfig
+from agents.world_model import ModelStep
 from envs import PROTOCOLS, Task, make_action_set
 from errors import UserError
 from evaluation.evaluator import Evaluator
-from evaluation.lockstep import play
+from evaluation.lockstep import Moment, play
 from evaluation.oracle import OracleModel
-from evaluation.planning import ShuffledModel, main, variants
+from evaluation.planning import ShuffledModel, main, model_errors, variants
 from tests.test_command_line import TINY
 from training.loading import load_run
 from training.telemetry import WALL_CLOCK_FIELDS
@@ -73,6 +74,7 @@ def test_planners_are_compared_on_the_same_episodes(run, capsys):
     assert len(rows["oracle_depth2"]["returns"]) == 2
     errors = report["games"]["krull"]["model_errors"]
     assert len(errors["learned"]["value"]) == 5
+    assert all(share <= 1 for share in errors["learned"]["reward_explained"])
     assert set(report["overall"]) == set(names) - {"oracle_depth2"}
     for picture in ("planning", "model_errors", "thought_krull"):
         assert (run / "report" / f"{picture}.png").stat().st_size > 10_000
@@ -94,6 +96,31 @@ def test_an_agent_without_a_model_can_still_be_judged(run):
     assert "krull, reactive" in (run / "report" / "report.html").read_text()
     with pytest.raises(UserError, match="world_model=latent"):
         main(loaded, {"planner": "beam"})
+
+
+def test_share_of_the_rewards_that_is_foreseen(run):
+    """A model that knows the rewards explains all of them, one that says their mean none."""
+    agent = load_run(run).agent
+    rng = np.random.default_rng(0)
+    allowed = agent.masks[0].nonzero()[:3, 0].tolist()
+    by_action = torch.zeros(agent.masks.shape[1])
+    by_action[allowed] = torch.tensor([1.0, 0.0, -1.0])
+    course = [
+        Moment(rng.integers(0, 256, (4, 84, 84), np.uint8), a, float(by_action[a]), False)
+        for a in allowed * 7
+    ]
+
+    class Knows:
+        def step(self, latent, action):
+            return ModelStep(latent, by_action[action], torch.ones(len(action)))
+
+    agent.model = Knows()
+    errors = model_errors(agent, 0, [course])
+    assert errors["learned"]["reward_explained"] == pytest.approx([1.0] * 5)
+    assert max(errors["shuffled"]["reward_explained"]) < 0
+    by_action = torch.zeros_like(by_action)
+    errors = model_errors(agent, 0, [course])
+    assert errors["learned"]["reward_explained"] == pytest.approx([0.0] * 5, abs=1e-6)
 
 
 @pytest.mark.parametrize(
