@@ -139,8 +139,10 @@ def draw_thoughts(contest: Any, variant: Any, game: str, index: int, course: Seq
         best = draw_tree(right, found.tree)
         if hasattr(contest.agent, "reminded"):
             frames = contest.agent.reminded(found.tree.latent[0, best], index)
+            bottom, top = right.get_ylim()
+            right.set_ylim(bottom + 0.5 * (bottom - top), top)  # room below the tree
             for i, frame in enumerate(frames):
-                inset = right.inset_axes((0.36 + 0.16 * i, -0.02, 0.15, 0.3))
+                inset = right.inset_axes((0.3 + 0.2 * i, -0.02, 0.18, 0.26))
                 inset.set_axis_off()
                 inset.set_title(f"reminded of, {i + 1} ahead", fontsize=6)
                 if frame is not None:
