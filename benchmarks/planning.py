@@ -90,7 +90,13 @@ def collect(args: argparse.Namespace) -> None:
         if thought:
             shutil.copy(thought[0], ROOT / "docs" / "thought.png")
     result = {
-        "command": f"{runs[0]['command']} && python benchmarks/planning.py collect",
+        "command": " && ".join(
+            [
+                *(r["training"].get("command", "python train.py") for r in runs),
+                *(r["command"] for r in runs),
+                f"python benchmarks/planning.py collect {' '.join(map(str, args.runs))}",
+            ]
+        ),
         "machine": {"cpu": cpu(), "cores": os.cpu_count()},
         "runs": runs,
     }
