@@ -43,7 +43,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "ewc": ("consolidation=[ewc]",),
     "si": ("consolidation=[si]",),
     "mas": ("consolidation=[mas]",),
-    # Not in the default list: parts of engram alone.
+    # Not in the default list: engram with consolidation, and parts of it alone.
+    "engram_online_ewc": ("agent=engram", "consolidation=[online_ewc]"),
     "half_reservoir": ("replay=fifo_and_reservoir",),
     "episodic": ("agent=episodic",),
 }
@@ -79,7 +80,9 @@ def of_method(method: str, seed: int, args: argparse.Namespace) -> list[str]:
         f"sequence.cycles={CYCLES}",
         f"seed={seed}",
     ]
-    if method in ("engram", "episodic"):  # an entry for each transition of one visit to each game
+    if method.startswith(
+        ("engram", "episodic")
+    ):  # an entry for each transition of one visit to each game
         overrides.append(f"memory.capacity={len(args.games) * args.steps}")
     return [*overrides, f"agent.replay_capacity={affordable(overrides, capacity)}"]
 
