@@ -213,8 +213,6 @@ def continual() -> str:
                 cell(m["average"]),
                 *(cell(m[key], sign="+") for key in ("forgetting", "visit_forgetting")),
                 *(cell(m[key], sign="+") for key in ("forward_transfer", "intransigence")),
-                cell(m["seconds"] and m["seconds"] / 60, 1),
-                cell(m["agent_steps_per_s"], 0),
                 cell(m["bytes_total"] / 1e6, 1),
             ]
         )
@@ -226,8 +224,6 @@ def continual() -> str:
         "forgetting a visit",
         "forward transfer",
         "intransigence",
-        "minutes",
-        "agent steps/s",
         "MB",
     ]
     games = ", ".join(
@@ -240,6 +236,14 @@ def continual() -> str:
     )
     figure = "\n![Forgetting curves of all methods](benchmarks/results/continual.png)\n"
     return markdown(head, rows) + note + figure + source("continual", result)
+
+
+def engram_cost() -> str:
+    result = load("engram_cost")
+    ms = result["ms"]
+    row = [f"{ms['reactive']:.1f}", f"{ms['engram']:.1f}", f"{result['ratio']:.2f}x"]
+    head = ["ms a step of 4 agent steps and 4 updates, `reactive`", "`engram`", "ratio"]
+    return markdown(head, [row]) + source("engram_cost", result)
 
 
 def event_core() -> str:
@@ -318,6 +322,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "quickstart": quickstart,
     "laptop_memory": laptop_memory,
     "continual": continual,
+    "engram_cost": engram_cost,
     "planning": planning,
     "planning_times": planning_times,
     "world_model_cost": world_model_cost,
