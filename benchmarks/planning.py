@@ -85,9 +85,10 @@ def collect(args: argparse.Namespace) -> None:
             k: manifest[k] for k in ("command", "commit", "versions", "machine") if k in manifest
         }
         runs.append(report)
-        shutil.copy(folder / "report" / "planning.png", RESULTS / "planning.png")
+        if args.name == "planning":
+            shutil.copy(folder / "report" / "planning.png", RESULTS / "planning.png")
         thought = sorted((folder / "report").glob("thought_*.png"))
-        if thought:
+        if thought and args.name == "planning":
             shutil.copy(thought[0], ROOT / "docs" / "thought.png")
     result = {
         "command": " && ".join(
@@ -100,7 +101,7 @@ def collect(args: argparse.Namespace) -> None:
         "machine": {"cpu": cpu(), "cores": os.cpu_count()},
         "runs": runs,
     }
-    (RESULTS / "planning.json").write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / f"{args.name}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 def cpu() -> str:
@@ -114,7 +115,9 @@ def main() -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     timing = actions.add_parser("times")
     timing.add_argument("--rounds", type=int, default=100)
-    actions.add_parser("collect").add_argument("runs", nargs="+", type=Path)
+    collecting = actions.add_parser("collect")
+    collecting.add_argument("runs", nargs="+", type=Path)
+    collecting.add_argument("--name", default="planning", help="of the JSON file")
     args = parser.parse_args()
     times(args) if args.action == "times" else collect(args)
 

@@ -137,6 +137,31 @@ def laptop_memory() -> str:
     return markdown(["", ""], rows) + source("laptop_memory", result)
 
 
+def planning_again() -> str:
+    """Depth 3 once more on other episodes, trusted wholly and by half."""
+    result = load("planning_again")
+    rows = []
+    for run in result["runs"]:
+        share = run["variants"]["beam_depth3"]["share"]
+        for game, numbers in run["games"].items():
+            v = numbers["variants"]["beam_depth3"]
+            rows.append(
+                [
+                    f"{share:g}",
+                    game,
+                    f"{numbers['variants']['reactive']['mean']:,.0f}",
+                    f"{v['mean']:,.0f}",
+                    "{:+,.0f} [{:+,.0f}, {:+,.0f}]".format(*v["against_reactive"]["difference"]),
+                ]
+            )
+        overall = run["overall"]
+        iqm = ["{:.2f} [{:.2f}, {:.2f}]".format(*overall[n]["iqm"])
+               for n in ("reactive", "beam_depth3")]  # fmt: skip
+        rows.append([f"{share:g}", "all, IQM", *iqm, ""])
+    head = ["`planner.share`", "game", "reactive", "beam, depth 3", "against reacting, 95 %"]
+    return markdown(head, rows) + source("planning_again", result)
+
+
 def planning() -> str:
     result = load("planning")
     rows = []
@@ -324,6 +349,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "continual": continual,
     "engram_cost": engram_cost,
     "planning": planning,
+    "planning_again": planning_again,
     "planning_times": planning_times,
     "world_model_cost": world_model_cost,
     "event_core": event_core,
