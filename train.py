@@ -66,7 +66,7 @@ def train(argv: Sequence[str]) -> int:
 
     sequence = config.sequence.tasks()
     device = choose_device(config.device.name)
-    configure_threads(config.device.learner_threads, config.world_model.enabled)
+    configure_threads(config.device.learner_threads)
     folder = RunFolder(config)
     folder.write_manifest(config, device, sequence.games)
     print(f"{folder.path}: {describe(sequence, device)}", flush=True)

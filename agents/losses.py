@@ -122,8 +122,8 @@ def self_prediction(made: Tensor, wanted: Tensor, there: Tensor) -> Tensor:
 
 
 def reward_classes(logits: Tensor, reward: Tensor, counts: Tensor) -> Tensor:
-    """Cross entropy of the sign of the reward: logits [B, K, 3] of -1, 0, 1, reward and counts
-    [B, K]. Mean over the steps that count, scalar."""
+    """Cross entropy of the sign of the reward: logits [K, B, 3] of -1, 0, 1, reward and counts
+    [K, B]. Mean over the steps that count, scalar."""
     wanted = reward.sign().long() + 1
     entropy = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), wanted.flatten(), reduction="none"
@@ -132,7 +132,7 @@ def reward_classes(logits: Tensor, reward: Tensor, counts: Tensor) -> Tensor:
 
 
 def termination(logits: Tensor, terminated: Tensor, counts: Tensor) -> Tensor:
-    """Binary cross entropy of the episode going on; all [B, K]. Mean over the steps that count."""
+    """Binary cross entropy of the episode going on; all [K, B]. Mean over the steps that count."""
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(
         logits, (~terminated).to(logits.dtype), reduction="none"
     )

@@ -73,7 +73,11 @@ class Head(nn.Module):
         self.value = linear(config.hidden, config.atoms) if config.dueling else None
 
     def forward(self, latent: Tensor) -> Tensor:
-        hidden = torch.relu(self.hidden(latent))
+        return self.logits(self.hidden(latent))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [B, A, Z] of what `hidden` [B, P] gave, before it is rectified."""
+        hidden = torch.relu(hidden)
         if self.value is None:
             return self.advantage(hidden).view(-1, *self.shape)
         left, right = hidden.chunk(2, dim=1)

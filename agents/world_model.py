@@ -38,9 +38,9 @@ class WorldModelConfig:
 
     enabled: bool = False
     unroll: int = 5  # agent steps imagined in training (SPR: 5)
-    # How many of them, drawn anew for each update, are compared with the real frames: SPR takes all
-    # five, and their encoding costs more than everything else of the model together.
-    targets: int = 2
+    # How many of them, drawn anew for each row, are compared with the real frames: SPR takes all
+    # five, and their encoding would cost more than everything else of the model together.
+    targets: int = 1
     hidden: int = 256  # units of the transition's hidden layer
     self_prediction: float = 5.0  # weight (SPR: 5); 0 leaves a model that teaches the encoder less
     reward: float = 1.0  # weight of the cross entropy of the clipped reward
@@ -75,7 +75,7 @@ class Unroll(NamedTuple):
     reward: Tensor  # [B, K] float32, raw
     terminated: Tensor  # [B, K] bool
     steps: Tensor  # [B] int64
-    depth: Tensor  # [J] int64, 1..K: the steps that are compared
+    depth: Tensor  # [B, J] int64, 1..K: the steps that are compared
     obs: Tensor  # [B, J, 4, 84, 84] uint8 after `depth` steps
 
 
@@ -117,14 +117,17 @@ class WorldModel(nn.Module):
         return ModelStep(latent, reward, torch.sigmoid(logits[:, CLASSES]))
 
     def unroll(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """latent [B, L], action [B, K] -> latents after each step [B, K, L], logits [B, K, 4]."""
-        latents, logits, scale = [], [], self.config.gradient_scale
-        for k in range(action.shape[1]):
-            latent, outcome = self.transition(latent, action[:, k])
-            latents.append(latent)
-            logits.append(outcome)
-            latent = scale * latent + (1 - scale) * latent.detach()
-        return torch.stack(latents, 1), torch.stack(logits, 1)
+        """latent [B, L], action [B, K] -> latents after each step [K, B, L], logits [K, B, 4]."""
+        latents, hidden = _Unroll.apply(
+            latent,
+            self.action(action.T),
+            self.state.weight,
+            self.state.bias,
+            self.change.weight,
+            self.change.bias,
+            self.config.gradient_scale,
+        )
+        return latents, self.outcome(hidden)
 
     def loss(
         self, network: nn.Module, target: nn.Module, latent: Tensor, real: Unroll, mask: Tensor
@@ -134,31 +137,77 @@ class WorldModel(nn.Module):
         network, target: the `QNetwork`s; mask [B, A]: actions that exist in that game.
         """
         c = self.config
-        batch, depths = real.obs.shape[:2]
         imagined, logits = self.unroll(latent, real.action)
         index = torch.arange(real.action.shape[1], device=latent.device)
-        counts = index < real.steps[:, None]  # [B, K]
+        counts = index[:, None] < real.steps  # [K, B]
+        reward, terminated = real.reward.T, real.terminated.T
         out = {
-            "reward": c.reward * losses.reward_classes(logits[..., :CLASSES], real.reward, counts),
+            "reward": c.reward * losses.reward_classes(logits[..., :CLASSES], reward, counts),
             "termination": c.termination
-            * losses.termination(logits[..., CLASSES], real.terminated, counts),
+            * losses.termination(logits[..., CLASSES], terminated, counts),
         }
+        rows = torch.arange(len(latent), device=latent.device)[:, None]
+        at = imagined[real.depth - 1, rows].flatten(0, 1)  # [B*J, L]
+        # What follows an end was never seen.
+        there = (counts & ~terminated)[real.depth - 1, rows].flatten()  # [B*J]
         with torch.no_grad():
             seen = target.encoder(real.obs.flatten(0, 1)).latent  # [B*J, L]
-        at = imagined[:, real.depth - 1].flatten(0, 1)  # [B*J, L]
-        # What follows an end was never seen.
-        there = (counts & ~real.terminated)[:, real.depth - 1].flatten()  # [B*J]
+            wanted = target.head.hidden(seen)  # [B*J, P]
+        made = network.head.hidden(at)
         if c.self_prediction > 0:
-            wanted = target.head.hidden(seen)
-            made = self.predictor(network.head.hidden(at))
-            out["self_prediction"] = c.self_prediction * losses.self_prediction(made, wanted, there)
+            out["self_prediction"] = c.self_prediction * losses.self_prediction(
+                self.predictor(made), wanted, there
+            )
         if c.value > 0:
-            mask = mask[:, None].expand(batch, depths, -1).flatten(0, 1)
+            mask = mask.repeat_interleave(real.depth.shape[1], 0)
             with torch.no_grad():
-                wanted = target.head(seen)
-            made = network.head(at)
-            out["imagined_value"] = c.value * losses.imagined_value(made, wanted, mask, there)
+                wanted = target.head.logits(wanted)
+            out["imagined_value"] = c.value * losses.imagined_value(
+                network.head.logits(made), wanted, mask, there
+            )
         return out
+
+
+class _Unroll(torch.autograd.Function):
+    """K transitions z_k+1 = z_k + D relu(S z_k + e_k) with one product for each weight's gradient
+    and a gradient that is scaled on its way from each step to the one before."""
+
+    @staticmethod
+    def forward(ctx, z, e, s, s_bias, d, d_bias, scale):
+        """z [B, L], e [K, B, H], S [H, L], D [L, H] -> latents [K, B, L], hidden [K, B, H]."""
+        steps = len(e)
+        latents = z.new_empty(steps + 1, *z.shape)
+        hidden = torch.empty_like(e)
+        latents[0] = z
+        e = e + s_bias
+        for k in range(steps):
+            torch.addmm(e[k], latents[k], s.T, out=hidden[k]).relu_()
+            torch.addmm(d_bias, hidden[k], d.T, out=latents[k + 1]).add_(latents[k])
+        ctx.save_for_backward(latents, hidden, s, d)
+        ctx.scale = scale
+        return latents[1:], hidden
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, of_latents, of_hidden):
+        latents, hidden, s, d = ctx.saved_tensors
+        after = of_latents.clone(memory_format=torch.contiguous_format)  # of z_k+1
+        before = torch.empty_like(hidden)  # of S z_k + e_k
+        for k in range(len(hidden) - 1, -1, -1):
+            torch.addmm(of_hidden[k], after[k], d, out=before[k]).mul_(hidden[k] > 0)
+            into = torch.addmm(after[k], before[k], s)  # of z_k
+            if k:
+                after[k - 1].add_(into, alpha=ctx.scale)
+        after_rows, before_rows = after.flatten(0, 1), before.flatten(0, 1)
+        return (
+            into,
+            before,
+            before_rows.T @ latents[:-1].flatten(0, 1),
+            before_rows.sum(0),
+            after_rows.T @ hidden.flatten(0, 1),
+            after_rows.sum(0),
+            None,
+        )
 
 
 @torch.no_grad()
@@ -194,16 +243,18 @@ def make_unroll(
     batch: SequenceBatch, length: int, targets: int, rng: np.random.Generator, pool: ArrayPool
 ) -> tuple[np.ndarray, ...]:
     """The arrays of an `Unroll` of `length` steps from sequences at least as long; `targets`
-    depths are drawn without replacement."""
-    depth = np.sort(rng.permutation(length)[:targets]) + 1
-    obs = pool.take((len(batch.steps), targets, 4, *batch.frames.shape[2:]))
-    for j, d in enumerate(depth):
-        obs[:, j] = batch.frames[:, d : d + 4]
+    depths are drawn for each row, without replacement."""
+    rows = len(batch.steps)
+    depth = rng.permuted(np.tile(np.arange(1, length + 1), (rows, 1)), axis=1)[:, :targets]
+    obs = pool.take((rows, targets, 4, *batch.frames.shape[2:]))
+    for row, of_row in enumerate(depth):
+        for j, d in enumerate(of_row):
+            obs[row, j] = batch.frames[row, d : d + 4]
     return (
         batch.action[:, :length],
         batch.rewards[:, :length],
         batch.terminated[:, :length],
         np.minimum(batch.steps, length),
-        depth.astype(np.int64),
+        depth,
         obs,
     )

@@ -48,7 +48,6 @@ class Player:
                 "device=cpu",
             ]
         )
-        self.imagines = config.world_model.enabled
         self.agent = build_agent(config, torch.device("cpu"))
         self.env = make_training_env(config, config.sequence.tasks()[0], 0)
         self.env.reset()
@@ -56,7 +55,6 @@ class Player:
 
     def play(self, steps: int) -> float:
         """Seconds of processor time of these vector steps."""
-        configure_threads(1, self.imagines)
         begin = time.process_time()
         for _ in range(steps):
             obs, first = self.env.observations, self.env.episode_starts
@@ -74,6 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=30)
     args = parser.parse_args()
+    configure_threads(1)
     result = {
         "command": "python benchmarks/world_model_cost.py",
         "what": "ms of processor time a vector step of 4 agent steps with one update, median",

@@ -11,27 +11,26 @@ import torch
 # glibc gives freed blocks above this size back to the kernel, and the next tensor of that size pays
 # a page fault per 4 KiB. Keeping them halves a training step of small networks on a CPU. [measured]
 _KEEP_BYTES = 1 << 30
-# With a world model the blocks of an update differ so much in size that glibc (before 2.38 its
-# aligned blocks do not fit where they were) grows by a megabyte an update: there the large ones are
-# given back at once and the holes between the small ones now and then. [measured]
-_KEEP_BELOW = 1 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def keep_freed_memory(below: int = _KEEP_BYTES) -> bool:
-    """Tell glibc to keep freed blocks of less than `below` bytes. Returns False where the C library
-    has no such call."""
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed blocks. Returns False where the C library has no such call."""
     if not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, below) and mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES))
+    return bool(mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES) and mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES))
 
 
 def release_freed_memory() -> None:
-    """Give the holes in the heap back to the system, in milliseconds; nothing without glibc."""
+    """Give the holes in the heap back to the system, in milliseconds; nothing without glibc.
+
+    Where blocks of many sizes come and go, as with a world model, glibc (before 2.38 its aligned
+    blocks do not fit where they were) would grow by up to a megabyte an update. [measured]
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)
@@ -44,12 +43,12 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def configure_threads(learner_threads: int, world_model: bool = False) -> None:
+def configure_threads(learner_threads: int) -> None:
     """Set the threads of torch and faiss (they share an OpenMP runtime or have one each).
 
     The emulators' threads are set where they are made, by `device.emulator_threads`.
     """
-    keep_freed_memory(_KEEP_BELOW if world_model else _KEEP_BYTES)
+    keep_freed_memory()
     # Adam's second moments of silent weights decay into denormal numbers, on which a CPU is many
     # times slower: they took a quarter of a training step. [measured]
     torch.set_flush_denormal(True)

@@ -36,10 +36,11 @@ def test_a_small_world_is_learned_five_steps_deep():
     for _ in range(600):
         latent, action, reward, over = ring_world(64, 5, generator)
         made, logits = model.unroll(latent[:, 0], action)
+        latent, reward, over = (x.transpose(0, 1) for x in (latent, reward, over))
         counts = torch.ones_like(over)
         loss = losses.reward_classes(logits[..., :3], reward, counts)
         loss = loss + losses.termination(logits[..., 3], over, counts)
-        loss = loss + ((made - latent[:, 1:]) ** 2).sum(-1).mean()
+        loss = loss + ((made - latent[1:]) ** 2).sum(-1).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -55,6 +56,31 @@ def test_a_small_world_is_learned_five_steps_deep():
     assert (shuffled.latent.argmax(1) == latent[:, 1].argmax(1)).float().mean() < 0.5
 
 
+def test_unroll_and_its_gradient_are_those_of_single_steps():
+    torch.manual_seed(0)
+    model = WorldModel(6, 3, 8, WorldModelConfig(True, hidden=5, gradient_scale=0.5)).double()
+    start, action = torch.randn(4, 6, dtype=torch.float64), torch.randint(3, (4, 5))
+
+    def stepwise(latent):
+        latents, outcomes = [], []
+        for k in range(5):
+            latent, outcome = model.transition(latent, action[:, k])
+            latents.append(latent)
+            outcomes.append(outcome)
+            latent = 0.5 * latent + 0.5 * latent.detach()
+        return torch.stack(latents), torch.stack(outcomes)
+
+    grads, weights = [], [torch.randn(5, 4, 6).double(), torch.randn(5, 4, 4).double()]
+    for unroll in (stepwise, lambda x: model.unroll(x, action)):
+        latent = start.clone().requires_grad_()
+        made = unroll(latent)
+        total = sum((x**2 * w).sum() for x, w in zip(made, weights))
+        wanted = [latent, *(p for n, p in model.named_parameters() if "predictor" not in n)]
+        grads.append([*made, *torch.autograd.grad(total, wanted)])
+    for by_steps, at_once in zip(*grads):
+        torch.testing.assert_close(at_once, by_steps)
+
+
 def inputs(rows=8, steps=3):
     generator = torch.Generator().manual_seed(1)
     terminated = torch.zeros(rows, 5, dtype=torch.bool)
@@ -64,7 +90,7 @@ def inputs(rows=8, steps=3):
         torch.randint(-1, 2, (rows, 5), generator=generator).float(),
         terminated,
         torch.full((rows,), steps),
-        torch.tensor([1, 4]),
+        torch.tensor([1, 4]).repeat(rows, 1),
         torch.randint(255, (rows, 2, 4, 84, 84), generator=generator).to(torch.uint8),
     )
 
@@ -162,9 +188,9 @@ def test_unroll_draws_its_depths():
         )
         assert action.shape == (8, 5)
         assert steps.max() <= 5
-        assert len(set(depth)) == 2
-        assert (obs[:, 1] == batch.obs()[:, depth[1]]).all()
-        seen |= set(depth)
+        assert (depth[:, 0] != depth[:, 1]).all()
+        assert (obs[:, 1] == batch.obs()[np.arange(8), depth[:, 1]]).all()
+        seen |= set(depth.flatten().tolist())
     assert seen == {1, 2, 3, 4, 5}
 
 
