@@ -35,17 +35,18 @@ sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmarks" / "results"
 GAMES = ("road_runner", "up_n_down", "krull")  # of configs/sequence/quickstart.yaml
 CYCLES = 2
+PLAIN = "agent=reactive"
 METHODS: dict[str, tuple[str, ...]] = {
-    "finetune": (),
+    "finetune": (PLAIN,),
     "engram": ("agent=engram",),
-    "cloning": ("replay=cloning",),
-    "online_ewc": ("consolidation=[online_ewc]",),
-    "ewc": ("consolidation=[ewc]",),
-    "si": ("consolidation=[si]",),
-    "mas": ("consolidation=[mas]",),
+    "cloning": (PLAIN, "replay=cloning"),
+    "online_ewc": (PLAIN, "consolidation=[online_ewc]"),
+    "ewc": (PLAIN, "consolidation=[ewc]"),
+    "si": (PLAIN, "consolidation=[si]"),
+    "mas": (PLAIN, "consolidation=[mas]"),
     # Not in the default list: engram with consolidation, and parts of it alone.
     "engram_online_ewc": ("agent=engram", "consolidation=[online_ewc]"),
-    "half_reservoir": ("replay=fifo_and_reservoir",),
+    "half_reservoir": (PLAIN, "replay=fifo_and_reservoir"),
     "episodic": ("agent=episodic",),
 }
 DEFAULT = tuple(METHODS)[:7]
@@ -90,6 +91,7 @@ def of_method(method: str, seed: int, args: argparse.Namespace) -> list[str]:
 def of_single(game: str, seed: int, args: argparse.Namespace) -> list[str]:
     return [
         *common(args),
+        PLAIN,
         f"sequence.games=[{game}]",
         f"sequence.steps_per_task={CYCLES * args.steps}",
         "sequence.cycles=1",
@@ -102,7 +104,7 @@ def affordable(overrides: list[str], capacity: int) -> int:
     """Transitions of replay that leave the method within the bytes of a plain replay of `capacity`
     transitions."""
     plain = [o for o in overrides if not o.startswith(("agent=", "replay=", "consolidation="))]
-    budget = held([*plain, f"agent.replay_capacity={capacity}"])["replay"]
+    budget = held([*plain, PLAIN, f"agent.replay_capacity={capacity}"])["replay"]
     own = held([*overrides, f"agent.replay_capacity={capacity}"])
     left = budget - sum(own[part] for part in own if part != "replay")
     if left < 0.1 * budget:

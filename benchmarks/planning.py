@@ -42,7 +42,13 @@ SEARCHES = {
 
 def times(args: argparse.Namespace) -> None:
     config = load_config(
-        ["experiment=quickstart", "world_model=latent", "protocol.actions=full", "device=cpu"]
+        [
+            "experiment=quickstart",
+            "agent=reactive",
+            "world_model=latent",
+            "protocol.actions=full",
+            "device=cpu",
+        ]
     )
     agent = build_agent(config, torch.device("cpu"))
     rng = np.random.default_rng(0)
