@@ -1,159 +1,289 @@
-"""`python evaluate.py compare=runs/a,runs/b [single=runs/c,runs/d] [out=comparison]`
+"""`python evaluate.py compare=runs/a,runs/b [single=runs/c] [baseline=a] [scale=human|single]
+[out=comparison]`: one report over many runs.
 
-One report over many runs. Runs whose configurations differ in nothing but the seed are one method.
-`single` names runs on one game each with the same budget: the references of intransigence and
-forward transfer.
+`compare` takes folders of runs, wildcards, folders that hold runs, and name=path. Runs whose
+configurations differ in nothing but the seed are one method. `single` names runs on one game each:
+the references of intransigence and forward transfer; runs on one game among runs on several are
+taken as such by themselves. `baseline` is the method that the others are compared with (else the
+first). `scale=single` divides each game's score by what is reached on that game alone.
 
 R runs (seeds) of a method, G games.
 """
 
 from __future__ import annotations
 
-import html
-import json
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from errors import UserError, require
-from evaluation.metrics import Curve
-from evaluation.runlog import RunLog, read_run_log
-from evaluation.statistics import Interval, aggregate
-from evaluation.style import dress, look, new_figure, step_axis, two_digits
+from errors import require
+from evaluation.methods import Run, find, group, read
+from evaluation.metrics import ContinualMetrics, Curve, continual_metrics
+from evaluation.statistics import Interval, interquartile_mean, probability_of_improvement
+from evaluation.style import short
 
-OWN = ("run", "seed", "title", "display")  # keys in which the seeds of one method may differ
 FIGURES = ("average", "forgetting", "forward_transfer", "intransigence")
+LOWER_IS_BETTER = ("forgetting", "intransigence")
+KEYS = ("compare", "single", "baseline", "scale", "out")
+
+
+class Figure(NamedTuple):
+    """One figure of one method over its runs and games."""
+
+    iqm: float  # mean of the middle half of the [R, G] values
+    interval: tuple[float, float] | None  # 95 %, stratified over seeds; None for a single seed
+    mean: float
+    by_game: dict[str, float]  # means over seeds; the games that every run has the figure of
+    by_run: tuple[float, ...]  # [R] means over those games
 
 
 @dataclass(frozen=True)
 class Method:
-    """The runs of one configuration."""
+    """The runs of one configuration, judged."""
 
-    name: str  # folder of its first run
-    runs: tuple[str, ...]
-    logs: tuple[RunLog, ...]
-    figures: dict[str, tuple[float | None, ...]]  # of FIGURES: one value a run
-    iqm: Interval  # of the last human-normalised scores [R, G]
+    name: str
+    runs: tuple[Run, ...]
+    curves: tuple[dict[str, Curve], ...]  # of each run, scaled
+    metrics: tuple[ContinualMetrics, ...]
+    figures: dict[str, Figure | None]  # of FIGURES
+    costs: dict[str, float | None]  # means of Run.costs
+    improvement: Interval | None = None  # P(better than the baseline); None for itself
+    improvement_known: bool = False  # whether its interval says anything: two seeds on both sides
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Scores at the end, [R, G], games by name."""
+        return _scores(self.metrics)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    games: tuple[str, ...]
+    scale: str  # human: 0 = random, 1 = human; single: 0 = random, 1 = the game trained alone
+    methods: tuple[Method, ...]  # the baseline first
+    alone: dict[str, float]  # game -> last score of its single-task runs, scaled
+    references: tuple[str, ...]  # folders of the single-task runs
+    notes: list[str] = field(default_factory=list)  # what a reader has to know
 
 
 def main(options: Mapping[str, str]) -> None:
-    """Write report.html, curves.png, comparison.json and table.md to `out`; print the table."""
-    known = {"compare", "single", "out"}
-    require(set(options) <= known, f"compare= takes {', '.join(sorted(known))} and no other key")
-    methods = compare(
-        options["compare"].split(","), [s for s in options.get("single", "").split(",") if s]
-    )
+    """Write report.html, *.png, comparison.json and table.md to `out`; print the table."""
+    from evaluation.compare_report import markdown, write
+
+    unknown = [k for k in options if k not in KEYS]
+    require(not unknown, f"compare= does not take {unknown[:1]}: it takes {', '.join(KEYS)}")
     out = Path(options.get("out", "comparison"))
-    out.mkdir(parents=True, exist_ok=True)
-    table = markdown(methods)
-    (out / "table.md").write_text(table)
-    (out / "comparison.json").write_text(json.dumps(as_data(methods), indent=1) + "\n")
-    curves(methods).savefig(out / "curves.png")
-    (out / "report.html").write_text(
-        "<!doctype html><meta charset=utf-8><title>Comparison of runs</title>"
-        f"<pre>{html.escape(table)}</pre><img src=curves.png alt='forgetting curves'>\n"
+    require(not out.is_file(), f"out={out} is a file: name a folder")
+    result = compare(
+        find(options["compare"], "compare"),
+        find(options["single"], "single") if "single" in options else (),
+        options.get("baseline"),
+        options.get("scale", "human"),
     )
-    print(table, end="")
-    print(f"report: {out / 'report.html'}")
+    page = write(result, out, shlex.join(["python", "evaluate.py", *sys.argv[1:]]))
+    print(markdown(result), end="")
+    print("".join(f"note: {note}\n" for note in result.notes), end="")
+    print(f"report: {page}")
 
 
-def compare(runs: Sequence[str], single: Sequence[str] = ()) -> list[Method]:
-    """The methods among `runs`, in the order of their first run.
+def compare(
+    runs: Sequence[tuple[str | None, str]],
+    single: Sequence[tuple[str | None, str]] = (),
+    baseline: str | None = None,
+    scale: str = "human",
+) -> Comparison:
+    """Judge runs, given as (name or None, folder).
 
     Raises:
-        UserError: a run that is not there, named twice, or of other games than the first.
+        UserError: nothing finished, runs of different games, or a method that is not there.
     """
-    require(len(set(runs)) == len(runs), "compare= names a run twice")
-    references: dict[str, Curve] = {}
-    for path in single:
-        curves_of = read_run_log(path).curves()
-        require(len(curves_of) == 1, f"single={path} has {len(curves_of)} games; give runs on one")
-        references |= curves_of
-    groups: dict[str, list[tuple[str, RunLog]]] = {}
-    games = None
-    for path in runs:
-        log = read_run_log(path)
-        games = games or log.games
-        require(log.games == games, f"{path} has games {log.games}, {runs[0]} has {games}")
-        groups.setdefault(_identity(Path(path)), []).append((path, log))
-    return [_method(group, references) for group in groups.values()]
-
-
-def _identity(path: Path) -> str:
-    """The configuration without what belongs to one run."""
-    from omegaconf import OmegaConf
-
-    file = path / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"{path}: {file} is missing; give the folder of a run")
-    config = OmegaConf.to_container(OmegaConf.load(file))
-    return json.dumps({k: v for k, v in config.items() if k not in OWN}, sort_keys=True)
-
-
-def _method(group: list[tuple[str, RunLog]], references: dict[str, Curve]) -> Method:
-    rows = [log.metrics(references or None) for _, log in group]
-    last = np.array([[m.now.get(g, np.nan) for g in group[0][1].games] for m in rows])  # [R, G]
-    if not np.isfinite(last).all():
-        raise UserError(f"{group[0][0]}: a game has no finite evaluation yet; let the run go on")
-    return Method(
-        Path(group[0][0]).name,
-        tuple(path for path, _ in group),
-        tuple(log for _, log in group),
-        {name: tuple(getattr(m, name) for m in rows) for name in FIGURES},
-        aggregate({"scores": last})["scores"].iqm,
+    require(scale in ("human", "single"), f"scale={scale}: use human or single")
+    notes: list[str] = []
+    loaded = [read(path, name) for name, path in runs]
+    references = [read(path) for _, path in single]
+    for run in references:
+        games = run.log.games
+        require(len(games) == 1, f"single={run.path} has {len(games)} games; give runs on one")
+    if any(len(run.log.games) > 1 for run in loaded):
+        references += [run for run in loaded if len(run.log.games) == 1]
+        loaded = [run for run in loaded if len(run.log.games) != 1]
+    loaded, references = _finished(loaded, notes), _finished(references, notes)
+    require(bool(loaded), "none of the runs is finished: let one run to its end")
+    games = loaded[0].log.games
+    for run in loaded:
+        require(
+            run.log.games == games,
+            f"{run.path} has games {', '.join(run.log.games)}; {loaded[0].path} has "
+            f"{', '.join(games)}: compare runs of one sequence",
+        )
+    alone, curves_alone = _references(references, games)
+    divisors = dict.fromkeys(games, 1.0)
+    if scale == "single":
+        missing = [g for g in games if g not in alone]
+        require(
+            not missing,
+            f"scale=single needs a finished run on {', '.join(missing)} alone: give single=",
+        )
+        divisors = {g: alone[g] for g in games if alone[g] > 0}
+        for game in (g for g in games if g not in divisors):
+            notes.append(f"{game} is left out: trained alone it does not get above random")
+        require(bool(divisors), "no game is above random when trained alone: use scale=human")
+    methods = [
+        _method(name, rows, divisors, curves_alone, notes) for name, rows in group(loaded).items()
+    ]
+    methods = _against(_baseline_first(methods, baseline))
+    _remark(methods, notes)
+    used = tuple(divisors)
+    return Comparison(
+        used,
+        scale,
+        tuple(methods),
+        {g: alone[g] / divisors[g] for g in used if g in alone},
+        tuple(run.path for run in references),
+        notes,
     )
+
+
+def _finished(runs: Sequence[Run], notes: list[str]) -> list[Run]:
+    """Figures at the end need an end: runs that are still going on are left out, and said so."""
+    for run in runs:
+        if not run.finished:
+            of = f" of {short(run.budget)}" if run.budget else ""
+            notes.append(
+                f"{run.folder} is left out: it is not finished "
+                f"({short(run.log.last_step)}{of} agent steps)"
+            )
+    return [run for run in runs if run.finished]
+
+
+def _references(
+    runs: Sequence[Run], games: Sequence[str]
+) -> tuple[dict[str, float], dict[str, dict[int, Curve]]]:
+    """game -> last score, mean over seeds; game -> seed -> curve."""
+    curves: dict[str, dict[int, Curve]] = {}
+    for run in runs:
+        ((game, curve),) = run.log.curves().items()
+        if game in games and curve.steps.size:
+            curves.setdefault(game, {})[run.seed] = curve
+    return {
+        g: float(np.mean([c.scores[-1] for c in x.values()])) for g, x in curves.items()
+    }, curves
+
+
+def _method(
+    name: str,
+    runs: Sequence[Run],
+    divisors: Mapping[str, float],
+    alone: Mapping[str, Mapping[int, Curve]],
+    notes: list[str],
+) -> Method:
+    def scaled(game: str, curve: Curve) -> Curve:
+        return Curve(curve.steps, curve.scores / divisors[game])
+
+    curves, metrics = [], []
+    for run in runs:
+        own = {g: scaled(g, c) for g, c in run.log.curves().items() if g in divisors}
+        empty = [g for g, c in own.items() if not c.steps.size]
+        require(not empty, f"{run.path}: {', '.join(empty)} has no finite human-normalised score")
+        single = {g: scaled(g, _of_seed(x, run.seed)) for g, x in alone.items() if g in divisors}
+        visits = [v for v in run.log.visits if v.game in divisors]
+        raw = {g: c for g, c in run.log.raw_curves().items() if g in divisors}
+        curves.append(own)
+        metrics.append(continual_metrics(own, visits, single or None, raw=raw))
+    if any(m.visits != metrics[0].visits for m in metrics):
+        notes.append(f"{name}: its seeds had different budgets")
+    costs = [run.costs() for run in runs]
+    return Method(
+        name,
+        tuple(runs),
+        tuple(curves),
+        tuple(metrics),
+        {f: _figure(f, metrics) for f in FIGURES},
+        {key: _mean([c[key] for c in costs]) for key in costs[0]},
+    )
+
+
+def _of_seed(curves: Mapping[int, Curve], seed: int) -> Curve:
+    """The reference of the same seed; without one, the mean over the seeds there are."""
+    if seed in curves:
+        return curves[seed]
+    first, *rest = curves.values()
+    rows = [first.scores, *(np.interp(first.steps, *curve) for curve in rest)]
+    return Curve(first.steps, np.mean(rows, axis=0))
+
+
+def _figure(name: str, metrics: Sequence[ContinualMetrics]) -> Figure | None:
+    rows = [m.now if name == "average" else getattr(m, f"{name}_by_game") for m in metrics]
+    games = [g for g in rows[0] if all(row.get(g) is not None for row in rows)]
+    if not games:
+        return None
+    table = np.array([[row[g] for g in games] for row in rows])  # [R, G]
+    iqm = interquartile_mean(table, repetitions=2000 if len(rows) > 1 else 1)
+    return Figure(
+        iqm.point,
+        (iqm.low, iqm.high) if len(rows) > 1 else None,
+        float(table.mean()),
+        dict(zip(games, table.mean(0).tolist())),
+        tuple(table.mean(1).tolist()),
+    )
+
+
+def _scores(metrics: Sequence[ContinualMetrics]) -> np.ndarray:
+    return np.array([[m.now[g] for g in sorted(m.now)] for m in metrics])
+
+
+def _baseline_first(methods: list[Method], name: str | None) -> list[Method]:
+    if name is None:
+        return methods
+    names = [m.name for m in methods]
+    require(name in names, f"baseline={name} is no method here: choose from {', '.join(names)}")
+    at = names.index(name)
+    return [methods[at], *methods[:at], *methods[at + 1 :]]
+
+
+def _against(methods: Sequence[Method]) -> list[Method]:
+    """Every method but the first with its probability of improvement over the first."""
+    first, *others = methods
+    out = [first]
+    for m in others:
+        known = len(m.runs) > 1 and len(first.runs) > 1
+        better = probability_of_improvement(
+            m.scores, first.scores, repetitions=2000 if known else 1
+        )
+        values = {**vars(m), "improvement": better, "improvement_known": known}
+        out.append(Method(**values))
+    return out
+
+
+def _remark(methods: Sequence[Method], notes: list[str]) -> None:
+    """What makes methods less comparable than a table looks."""
+    few = [m.name for m in methods if len(m.runs) == 1]
+    if len(few) == len(methods):
+        notes.append("one seed a method: no intervals, and differences may be chance")
+    elif few:
+        notes.append(f"one seed, so no interval: {', '.join(few)}")
+    first = methods[0]
+    other = [m.name for m in methods if m.metrics[0].visits != first.metrics[0].visits]
+    if other:
+        notes.append(f"trained on other budgets than {first.name}: {', '.join(other)}")
+    sizes = {m.name: m.costs["bytes"] for m in methods if m.costs["bytes"]}
+    if sizes and max(sizes.values()) > 1.02 * min(sizes.values()):
+        most, least = max(sizes, key=sizes.get), min(sizes, key=sizes.get)
+        notes.append(
+            f"not the same bytes: {most} holds {sizes[most] / 1e6:.1f} MB, "
+            f"{least} {sizes[least] / 1e6:.1f} MB"
+        )
+    if first.figures["intransigence"] is None:
+        notes.append(
+            "intransigence and forward transfer need runs of each game alone: single=runs/c,runs/d"
+        )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return float(np.mean(known)) if known else None
-
-
-def markdown(methods: Sequence[Method]) -> str:
-    """One row a method; HNS: 0 = random, 1 = human."""
-    head = [
-        "method",
-        "seeds",
-        "IQM of HNS at the end [95 %]",
-        *(f.replace("_", " ") for f in FIGURES),
-    ]
-    lines = [" | ".join(head), " | ".join("---" for _ in head)]
-    for m in methods:
-        iqm = f"{m.iqm.point:.3f} [{m.iqm.low:.3f}, {m.iqm.high:.3f}]"
-        means = [two_digits(_mean(m.figures[f]), signed=f != "average") for f in FIGURES]
-        lines.append(" | ".join([m.name, str(len(m.runs)), iqm, *means]))
-    return "".join(f"| {line} |\n" for line in lines)
-
-
-def as_data(methods: Sequence[Method]) -> list[dict]:
-    return [
-        {"method": m.name, "runs": list(m.runs), "iqm": m.iqm._asdict(), **m.figures}
-        for m in methods
-    ]
-
-
-def curves(methods: Sequence[Method]):
-    """Forgetting curves: a panel a game, a line a method (mean of its seeds, band min to max)."""
-    games = methods[0].logs[0].games
-    figure = new_figure(2.4 * len(games))
-    panels = figure.subplots(len(games), 1, squeeze=False, sharex=True)[:, 0]
-    last = max(log.last_step for m in methods for log in m.logs)
-    for axes, game in zip(panels, games):
-        for i, m in enumerate(methods):
-            seeds = [log.curves()[game] for log in m.logs]
-            steps = seeds[0].steps
-            scores = np.array([np.interp(steps, c.steps, c.scores) for c in seeds])  # [R, E]
-            axes.plot(steps, scores.mean(0), label=m.name, **look(i))
-            axes.fill_between(
-                steps, scores.min(0), scores.max(0), color=look(i)["color"], alpha=0.15
-            )
-        for visit in methods[0].logs[0].visits:
-            if visit.game == game:
-                axes.axvspan(visit.start, visit.end or last, color="#eeeeee", zorder=0)
-        dress(axes, game, "HNS")
-        step_axis(axes, last)
-    panels[-1].set_xlabel("agent steps (shaded: the game is being trained)")
-    panels[0].legend(fontsize=8, frameon=False)
-    return figure

@@ -22,7 +22,7 @@ from agents.episodic.figure import Recall, draw_recall
 from agents.episodic.remember import RememberingAgent
 from envs import ProtocolConfig, Task, make_vector_env
 from errors import require
-from evaluation.report import STYLE
+from evaluation.page import STYLE
 from evaluation.style import DPI, dress, look, new_figure
 
 ROWS = 6  # recalls in one picture

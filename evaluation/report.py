@@ -7,14 +7,12 @@ still going on or of one from another machine.
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.metrics import ContinualMetrics
+from evaluation.page import page, picture, png, read_json, table
 from evaluation.runlog import RunLog, read_run_log
 from evaluation.style import short, two_digits
 from evaluation.summary import HEADERS, NOTE, cells, summarise
@@ -47,18 +45,6 @@ METRICS = {
     "cora_forgetting": ("CORA isolated forgetting", "first cycle, scaled by the run's own maximum"),
     "cora_zero_shot": ("CORA zero-shot transfer", "first cycle, scaled by the run's own maximum"),
 }
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1010px; margin: 2rem auto;
-       padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
-.faint { color: #666; font-size: .9rem; }
-table { border-collapse: collapse; margin: .8rem 0; }
-th, td { padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-.words th:last-child, .words td:last-child { text-align: left; }
-img { max-width: 100%; } figure { margin: 1.6rem 0; } figcaption { color: #666; font-size: .9rem; }
-pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .8rem; }
-"""
 
 
 def write_report(run_folder: Path | str) -> Path:
@@ -76,7 +62,7 @@ def write_report(run_folder: Path | str) -> Path:
         (report / f"{name}.png").unlink(missing_ok=True)
     images = {}
     for name, figure in run_figures(log, metrics).items():
-        images[name] = _png(figure)
+        images[name] = png(figure)
         (report / f"{name}.png").write_bytes(images[name])
     path = report / "report.html"
     path.write_text(_page(folder, log, metrics, images), encoding="utf-8")
@@ -100,47 +86,28 @@ def run_figures(log: RunLog, metrics: ContinualMetrics) -> dict[str, Figure]:
     return {name: made[name] for name in CAPTIONS if made.get(name) is not None}
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def _page(folder: Path, log: RunLog, metrics: ContinualMetrics, images: dict[str, bytes]) -> str:
-    manifest = _json(folder / "manifest.json")
+    manifest = read_json(folder / "manifest.json")
     parts = [
         f"<h1>{escape(folder.resolve().name)}</h1>",
         f'<p class="faint">{escape(_line(log, manifest))}</p>',
-        _table([HEADERS, *(cells(row) for row in summarise(log))]),
+        table([HEADERS, *(cells(row) for row in summarise(log))]),
         f'<p class="faint">{escape(NOTE)}</p>',
         "<h2>Continual learning</h2>",
         _metrics(metrics),
     ]
-    parts += [_picture(name, image, CAPTIONS[name]) for name, image in images.items()]
+    parts += [picture(name, image, CAPTIONS[name]) for name, image in images.items()]
     parts += _planning(folder / "report")
     for title, file in (("Manifest", "manifest.json"), ("Configuration", "config.yaml")):
         if (folder / file).exists():
             text = escape((folder / file).read_text(encoding="utf-8"))
             parts.append(f"<details><summary>{title}</summary><pre>{text}</pre></details>")
-    body = "\n".join(parts)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{escape(folder.resolve().name)}</title><style>{STYLE}</style></head>\n"
-        f"<body>\n{body}\n</body></html>\n"
-    )
-
-
-def _picture(name: str, image: bytes, caption: str) -> str:
-    data = base64.b64encode(image).decode()
-    return (
-        f'<figure><img alt="{name}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
+    return page(folder.resolve().name, parts)
 
 
 def _planning(report: Path) -> list[str]:
     """What `evaluate.py run=...` has found about planning, if it has been asked."""
-    found = _json(report / "planning.json")
+    found = read_json(report / "planning.json")
     if not found:
         return []
     parts = [
@@ -148,12 +115,12 @@ def _planning(report: Path) -> list[str]:
         f'<p class="faint">The weights of agent step {found["step"]:,}, {found["episodes"]} paired '
         f"episodes a game ({found['oracle_episodes']} with the oracle): "
         f"<code>{escape(found['command'])}</code></p>",
-        _table(planning_rows(found), "numbers"),
+        table(planning_rows(found), "numbers"),
     ]
     for path in sorted(report.glob("*.png")):
         kind = path.stem if path.stem in PLANNING else path.stem.split("_")[0]
         if kind in PLANNING:
-            parts.append(_picture(path.stem, path.read_bytes(), PLANNING[kind]))
+            parts.append(picture(path.stem, path.read_bytes(), PLANNING[kind]))
     return parts
 
 
@@ -215,20 +182,4 @@ def _metrics(metrics: ContinualMetrics) -> str:
         if numbers[key] is None and key in ("forward_transfer", "intransigence"):
             meaning = "needs runs of each game alone"
         rows.append((name, two_digits(numbers[key]), meaning))
-    return _table(rows, "words")
-
-
-def _table(rows: list, kind: str = "numbers") -> str:
-    head, *body = rows
-    cell = "".join(f"<th>{escape(x)}</th>" for x in head)
-    lines = ["<tr>" + "".join(f"<td>{escape(x)}</td>" for x in row) + "</tr>" for row in body]
-    return f'<table class="{kind}"><tr>{cell}</tr>\n' + "\n".join(lines) + "</table>"
-
-
-def _json(path: Path) -> dict:
-    """A JSON file, empty where there is none that can be read: it only adds to the page."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return table(rows, "words")

@@ -2,55 +2,177 @@
 
 import json
 
+import numpy as np
 import pytest
 from synthetic_run import write_run
 
 from errors import UserError
-from evaluation.compare import compare, main, markdown
+from evaluation.compare import compare, main
+from evaluation.compare_report import markdown
+from evaluation.methods import descriptions, find
+from evaluation.statistics import aggregate, interquartile_mean, mean_band
+
+GAMES = ("road_runner", "krull", "boxing")
+
+
+def make(path, seed=0, batch=32, **settings):
+    write_run(path, seed=seed, cycles=1, **settings)
+    text = f"run: {path}\ntitle: t\nseed: {seed}\nagent:\n  batch_size: {batch}\n"
+    (path / "config.yaml").write_text(text)
+    return str(path)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    out = []
-    for name, seed, batch in (("a-0", 0, 32), ("a-1", 1, 32), ("b-0", 0, 64)):
-        path = write_run(folder / name, seed=seed, cycles=1)
-        text = f"run: {path}\ntitle: t\nseed: {seed}\nagent:\n  batch_size: {batch}\n"
-        (path / "config.yaml").write_text(text)
-        out.append(str(path))
-    return out
+    for name, seed, batch in (("a-s0", 0, 32), ("a-s1", 1, 32), ("b-s0", 0, 64)):
+        make(folder / name, seed, batch)
+    (folder / "notes").mkdir()  # no run
+    return folder
 
 
-def test_seeds_are_grouped_and_figures_are_those_of_the_runs(runs):
-    first, second = compare(runs)
-    assert first.runs == tuple(runs[:2])
-    assert second.runs == tuple(runs[2:])
-    expected = first.logs[1].metrics().forgetting
-    assert first.figures["forgetting"][1] == expected
-    assert second.figures["forgetting"][0] == first.figures["forgetting"][0]  # the same numbers
-    assert first.iqm.low <= first.iqm.point <= first.iqm.high
-    assert first.iqm.low < first.iqm.high
-    assert markdown([first, second]).count("\n") == 4
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("single")
+    return [make(folder / f"{game}-s0", games=(game,)) for game in GAMES]
 
 
-def test_report_is_written(runs, tmp_path, capsys):
-    main({"compare": ",".join(runs), "out": str(tmp_path / "out")})
-    data = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert [len(m["runs"]) for m in data] == [2, 1]
-    assert (tmp_path / "out" / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert "| a-0 | 2 |" in capsys.readouterr().out
+def named(*paths):
+    return [(None, str(p)) for p in paths]
 
 
-def test_single_task_references_give_intransigence(runs, tmp_path):
-    names = ("road_runner", "krull", "boxing")
-    single = [str(write_run(tmp_path / g, games=(g,), cycles=1)) for g in names]
-    assert compare(runs[:1])[0].figures["intransigence"] == (None,)
-    assert compare(runs[:1], single)[0].figures["intransigence"][0] is not None
+def test_seeds_are_grouped_and_figures_are_those_of_the_runs(folder):
+    result = compare(find(str(folder), "compare"))
+    first, second = result.methods
+    assert (first.name, second.name) == ("a", "b")
+    assert [run.seed for run in first.runs] == [0, 1]
+    expected = [run.log.metrics().forgetting for run in first.runs]
+    np.testing.assert_allclose(first.figures["forgetting"].by_run, expected)
+    average = first.figures["average"]
+    assert average.interval[0] < average.iqm < average.interval[1]
+    assert average.mean == pytest.approx(first.scores.mean())
+    alone = second.figures["average"]
+    assert alone.interval is None  # one seed says nothing about others
+    assert any("one seed" in note for note in result.notes)
 
 
-def test_other_games_and_runs_named_twice_are_refused(runs, tmp_path):
-    other = str(write_run(tmp_path / "other", games=("krull", "boxing"), cycles=1))
+def test_probability_of_improvement_counts_pairs(folder, tmp_path):
+    from itertools import product
+
+    a, b = compare(named(folder / "a-s0", folder / "a-s1", make(tmp_path / "b-s2", 2, 64))).methods
+    wins = [
+        np.mean([0.5 if x == y else x > y for x, y in product(b.scores[:, g], a.scores[:, g])])
+        for g in range(3)
+    ]
+    assert b.improvement.point == pytest.approx(np.mean(wins))
+    assert a.improvement is None
+    assert not b.improvement_known
+
+
+def test_one_page_holds_everything(folder, single, tmp_path, capsys):
+    out = tmp_path / "out"
+    main({"compare": f"{folder}/*", "single": ",".join(single), "baseline": "b", "out": str(out)})
+    data = json.loads((out / "comparison.json").read_text())
+    assert [m["method"] for m in data["methods"]] == ["b", "a"]
+    assert [len(m["runs"]) for m in data["methods"]] == [1, 2]
+    assert data["methods"][1]["intransigence"]["by_game"].keys() == set(GAMES)
+    assert str(folder) not in json.dumps({**data, "command": ""})
+    html = (out / "report.html").read_text()
+    for name in ("curves", "figures", "matrices", "profiles", "costs"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert f'alt="{name}" src="data:image/png;base64,' in html
+    printed = capsys.readouterr().out
+    assert "| a | 2 |" in printed
+    assert (out / "table.md").read_text() in printed
+
+
+def test_single_task_references(folder, single):
+    (without,) = compare(named(folder / "a-s0")).methods
+    assert without.figures["intransigence"] is None
+    (given,) = compare(named(folder / "a-s0"), named(*single)).methods
+    (found,) = compare(named(folder / "a-s0", *single)).methods  # among the others
+    assert found.figures == given.figures
+    assert given.figures["intransigence"].by_game.keys() == set(GAMES)
+    scaled = compare(named(folder / "a-s0", *single), scale="single")
+    ratio = scaled.methods[0].figures["average"].by_game["krull"]
+    whole = given.figures["average"].by_game["krull"]
+    last = compare(named(folder / "a-s0", *single)).alone["krull"]
+    assert ratio == pytest.approx(whole / last)
+    assert scaled.alone == dict.fromkeys(GAMES, 1.0)
+
+
+def test_a_run_that_is_not_finished_is_left_out_and_said_so(folder, tmp_path):
+    half = tmp_path / "half-s0"
+    make(half, batch=8)
+    lines = (half / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (half / "metrics.jsonl").write_text("".join(lines[: len(lines) // 2]))
+    (half / "manifest.json").write_text(json.dumps({"budget_agent_steps": 30_000}))
+    result = compare(named(folder / "a-s0", half))
+    assert [m.name for m in result.methods] == ["a"]
+    assert "half-s0 is left out" in result.notes[0]
+    assert "30k agent steps" in result.notes[0]
+    with pytest.raises(UserError, match="finished"):
+        compare(named(half))
+
+
+def test_names(folder, tmp_path):
+    given = compare(find(f"x={folder}/a-s*,y={folder}/b-s0", "compare"))
+    assert [(m.name, len(m.runs)) for m in given.methods] == [("x", 2), ("y", 1)]
+    stamped = [
+        make(tmp_path / f"t-20260101-00000{i}-s0", batch=batch) for i, batch in enumerate((32, 64))
+    ]
+    names = [m.name for m in compare(named(*stamped)).methods]
+    assert names == ["agent.batch_size=32", "agent.batch_size=64"]
+
+
+def test_descriptions_use_the_words_of_the_command_line():
+    plain = {"replay": {"kind": "fifo", "clone_policy": 0.0, "clone_value": 0.0}, "seed": 0}
+    cloning = {"replay": {"kind": "fifo_and_reservoir", "clone_policy": 0.1, "clone_value": 0.1}}
+    assert descriptions([plain, cloning]) == ["replay=fifo", "replay=cloning"]
+    ewc = {**plain, "consolidation": ["online_ewc"]}
+    said = descriptions([{**plain, "consolidation": []}, ewc])
+    assert said == ["consolidation=[]", "consolidation=[online_ewc]"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("{f}/nothing", "no run there"),
+        ("{f}/*-s9", "no run there"),
+        ("{f}/a-s0,{f}/../{n}/a-s0", "twice"),
+        ("={f}/a-s0", "name before = is empty"),
+        (",", "empty"),
+    ],
+)
+def test_folders_that_are_no_runs_are_refused(folder, words, message):
+    with pytest.raises(UserError, match=message):
+        find(words.format(f=folder, n=folder.name), "compare")
+
+
+def test_what_does_not_go_together_is_refused(folder, tmp_path):
+    other = make(tmp_path / "other", games=("krull", "boxing"))
     with pytest.raises(UserError, match="has games"):
-        compare([runs[0], other])
-    with pytest.raises(UserError, match="twice"):
-        compare([runs[0], runs[0]])
+        compare(named(folder / "a-s0", other))
+    with pytest.raises(UserError, match="seed 0"):
+        compare(named(folder / "a-s0", make(tmp_path / "again-s0")))
+    with pytest.raises(UserError, match="choose from a, b"):
+        compare(find(str(folder), "compare"), baseline="c")
+    with pytest.raises(UserError, match="road_runner, krull, boxing alone"):
+        compare(named(folder / "a-s0"), scale="single")
+    with pytest.raises(UserError, match="does not take"):
+        main({"compare": str(folder), "step": "3"})
+
+
+def test_intervals_are_those_of_rliable_and_of_plain_arithmetic():
+    table = np.random.default_rng(0).normal(1, 0.5, (3, 4))
+    assert interquartile_mean(table, repetitions=200).point == pytest.approx(
+        aggregate({"x": table}, repetitions=2)["x"].iqm.point
+    )
+    low, high = mean_band(np.array([[0.0, 5.0], [1.0, 5.0]]))
+    np.testing.assert_allclose(low, [0, 5])  # a quarter of the resamples holds one run twice
+    np.testing.assert_allclose(high, [1, 5])
+
+
+def test_table_has_a_row_a_method(folder):
+    lines = markdown(compare(find(str(folder), "compare"))).splitlines()
+    assert sum(line.startswith("|") for line in lines) == 4

@@ -1,0 +1,230 @@
+"""Which runs a comparison is about, which of them are one method, and what to call it.
+
+Runs whose configurations differ in nothing but the seed are one method, unless names are given
+(name=path): then runs of one name are. Nothing here imports the agents: a config.yaml is plain
+data, so that runs of older versions can be compared too.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from errors import UserError, require
+from evaluation.page import read_json
+from evaluation.runlog import FILE_NAME, RunLog, read_run_log
+
+# Keys in which the seeds of one method may differ: they change nothing about what is learned.
+OWN = ("run", "seed", "title", "display", "checkpoint", "device", "log_every")
+GROUPS = Path(__file__).resolve().parent.parent / "configs"
+PARTS = ("replay", "memory", "consolidation", "clone")  # of agents/footprint.py
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder as far as comparisons read it."""
+
+    path: str
+    name: str | None  # given on the command line
+    log: RunLog
+    config: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+
+    @property
+    def seed(self) -> int:
+        return int(self.config.get("seed", 0))
+
+    @property
+    def folder(self) -> str:
+        return Path(self.path).resolve().name
+
+    @property
+    def budget(self) -> int | None:
+        """Agent steps the run was started for; None where the folder does not say."""
+        steps = self.manifest.get("budget_agent_steps")
+        return steps if isinstance(steps, int) else None
+
+    @property
+    def finished(self) -> bool:
+        visits = self.log.visits
+        whole = bool(visits) and visits[-1].end is not None
+        return whole and self.log.last_step >= (self.budget or 0)
+
+    def costs(self) -> dict[str, float | None]:
+        """Seconds of the whole run with its evaluations, median agent steps/s of training alone,
+        peak memory in MB, and bytes that the agent remembers with, by part and in sum."""
+        lines = [line.numbers for line in self.log.train]
+        last = lines[-1] if lines else {}
+        rates = sorted(n["agent_steps_per_s"] for n in lines if n.get("agent_steps_per_s"))
+        parts = {p: last[f"bytes/{p}"] for p in PARTS if last.get(f"bytes/{p}") is not None}
+        return {
+            "seconds": last.get("seconds"),
+            "agent_steps_per_s": rates[len(rates) // 2] if rates else None,
+            "peak_memory_mb": max((n.get("peak_memory_mb") or 0 for n in lines), default=0) or None,
+            **{f"bytes/{part}": parts.get(part) for part in PARTS},
+            "bytes": sum(parts.values()) if parts else None,
+        }
+
+
+def find(words: str, key: str) -> list[tuple[str | None, str]]:
+    """(name or None, folder) of every run in `a,name=b,c/*`, in this order.
+
+    A wildcard and a folder of runs stand for the runs in it, sorted; what is no run is left out.
+
+    Raises:
+        UserError: nothing there, or a run named twice.
+    """
+    found: list[tuple[str | None, str]] = []
+    for word in (w for w in words.split(",") if w):
+        name, equals, path = word.partition("=")
+        if not equals or _runs_at(word):
+            name, path = None, word
+        require(name != "", f"{key}={word}: the name before = is empty")
+        folders = _runs_at(path)
+        require(
+            bool(folders),
+            f"{key}={path}: no run there (a run's folder holds {FILE_NAME})",
+        )
+        found += [(name, folder) for folder in folders]
+    places = [str(Path(folder).resolve()) for _, folder in found]
+    twice = next((p for p, place in zip(found, places) if places.count(place) > 1), None)
+    require(twice is None, f"{key}= names {twice[1] if twice else ''} twice")
+    require(bool(found), f"{key}= is empty: give folders of runs")
+    return found
+
+
+def _runs_at(word: str) -> list[str]:
+    """Folders of runs that a word stands for."""
+    if (Path(word) / FILE_NAME).is_file():
+        return [word]
+    pattern = f"{glob.escape(word)}/*" if Path(word).is_dir() else word
+    if not glob.has_magic(pattern):
+        return []
+    return [p for p in sorted(glob.glob(pattern)) if (Path(p) / FILE_NAME).is_file()]
+
+
+def read(path: str, name: str | None = None) -> Run:
+    """Raises UserError where the log is damaged or the configuration missing."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    file = Path(path) / "config.yaml"
+    require(file.is_file(), f"{path}: {file} is missing; give the folder of a run")
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(file))
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{file} is no YAML: restore it from a copy") from error
+    require(isinstance(config, dict), f"{file} is no configuration: restore it from a copy")
+    manifest = read_json(Path(path) / "manifest.json")
+    return Run(path, name, read_run_log(path), config, manifest)
+
+
+def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Name of the method -> its runs, both in the order given."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        learned = {k: v for k, v in run.config.items() if k not in OWN}
+        groups.setdefault(run.name or json.dumps(learned, sort_keys=True), []).append(run)
+    methods = list(groups.values())
+    for rows in methods:
+        seeds = [r.seed for r in rows]
+        again = next((r for r in rows if seeds.count(r.seed) > 1), None)
+        if again is not None:
+            both = " and ".join(r.path for r in rows if r.seed == again.seed)
+            raise UserError(f"{both} are the same method and seed {again.seed}: leave one out")
+    names = [_own_name(rows) for rows in methods]
+    clash = [n is None or names.count(n) > 1 for n in names]
+    if any(clash):
+        said = descriptions([rows[0].config for rows in methods])
+        names = [s if c else n for n, s, c in zip(names, said, clash)]
+    require(
+        len(set(names)) == len(names),
+        "two methods get the same name: give names, compare=name=path,name=path",
+    )
+    return dict(zip(names, methods))
+
+
+def _own_name(runs: Sequence[Run]) -> str | None:
+    """The name given, or that of the folders without the seed; None where they do not agree, or are
+    named by experiment and date."""
+    if runs[0].name:
+        return runs[0].name
+    stems = set()
+    for run in runs:
+        match = re.fullmatch(r"(.+?)[-_.](?:s|seed)?[-_]?(\d+)", run.folder)
+        stems.add(match[1] if match and int(match[2]) == run.seed else run.folder)
+    stem = stems.pop()
+    return None if stems or re.search(r"-\d{8}-\d{6}$", stem) else stem
+
+
+def differences(configs: Sequence[Mapping]) -> dict[str, list[Any]]:
+    """Dotted keys in which configurations differ -> their values, in the order of `configs`."""
+    flat = [_flatten({k: v for k, v in c.items() if k not in OWN}) for c in configs]
+    keys = sorted(set().union(*flat))
+    table = {key: [f.get(key) for f in flat] for key in keys}
+    return {key: row for key, row in table.items() if any(x != row[0] for x in row)}
+
+
+def descriptions(configs: Sequence[Mapping]) -> list[str]:
+    """What sets each configuration apart, in the command line's words where a preset says it:
+    `agent=engram replay=fifo` rather than six keys."""
+    apart = differences(configs)
+    groups = dict.fromkeys(key.partition(".")[0] for key in apart)
+    short, whole = [], []
+    for i, config in enumerate(configs):
+        words, rest = [], []
+        for name in groups:
+            preset, keys = _preset(name, config.get(name))
+            words += [f"{name}={preset}"] if preset else []
+            own = [k for k in apart if k.partition(".")[0] == name and k not in keys]
+            said = [f"{k}={_plain(apart[k][i])}" for k in own]
+            (rest if preset else words).extend(said)
+        short.append(" ".join(words))
+        whole.append(" ".join(words + rest))
+    out = short if len(set(short)) == len(short) else whole
+    return [text or "run" for text in out]
+
+
+def _preset(name: str, values: Any) -> tuple[str | None, set[str]]:
+    """The file of configs/<name>/ with the most keys that all are as in `values`, and its keys."""
+    flat = _flatten({name: values})
+    fitting = [
+        (len(content), preset, set(content))
+        for preset, content in _presets(name).items()
+        if content and all(k in flat and flat[k] == v for k, v in content.items())
+    ]
+    _, preset, keys = max(fitting, key=lambda x: (x[0], x[1]), default=(0, None, set()))
+    return preset, keys
+
+
+@cache
+def _presets(name: str) -> dict[str, dict[str, Any]]:
+    from omegaconf import OmegaConf
+
+    out = {}
+    for path in sorted((GROUPS / name).glob("*.yaml")):
+        content = OmegaConf.to_container(OmegaConf.load(path))
+        content.pop("defaults", None)
+        whole = "@package _global_" in path.read_text()
+        out[path.stem] = _flatten({name: content.get(name, {}) if whole else content})
+    return out
+
+
+def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix: node}
+    out: dict[str, Any] = {}
+    for key, value in node.items():
+        out |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return out
+
+
+def _plain(value: Any) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
