@@ -6,7 +6,7 @@
         [neurobench=true]
     python evaluate.py run=runs/x explain=true [game=krull] [episodes=1] [moments=24]
     python evaluate.py compare=runs/a,runs/b [single=runs/c,runs/d] [baseline=a]
-        [scale=human|single] [out=comparison]          # also compare='runs/x/*', compare=name=runs/a
+        [scale=human|single] [out=comparison]   # or compare='runs/x/*', compare=name=runs/a
 
 One key says what is compared: with `run` alone, planning and reacting on the same trained agent;
 `backend` plays it on several backends; `explain` writes a page of what an agent with episodic

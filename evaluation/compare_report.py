@@ -53,7 +53,7 @@ def write(result: Comparison, out: Path, command: str) -> Path:
 def rows(result: Comparison) -> list[tuple[str, ...]]:
     """The table of methods as text, its heading first."""
     shown = [f for f in FIGURES if any(m.figures[f] for m in result.methods)]
-    share = set(result.alone) == set(result.games)
+    share = result.scale == "human" and set(result.alone) == set(result.games)
     head = ["method", "seeds", *(f.replace("_", " ") for f in shown)]
     head[3:3] = ["average / alone"] if share else []
     more = len(result.methods) > 1
