@@ -3,6 +3,8 @@
     python train.py experiment=quickstart
     python train.py experiment=laptop seed=3 run=mine
     python train.py sequence.games=[pong,krull] sequence.steps_per_task=20000 agent=drq encoder=conv
+    python train.py experiment=ablation jobs=2      # methods x seeds, and a report over all
+    python train.py --multirun experiment=laptop replay=fifo,cloning seed=0,1,2
 
 The same command with the same run= goes on where it stopped. Groups are the folders of configs/;
 every key stands, with its unit, in the dataclass of its part (training/config.py names them all).
@@ -11,6 +13,7 @@ every key stands, with its unit, in the dataclass of its part (training/config.p
 from __future__ import annotations
 
 import errno
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -42,6 +45,10 @@ def main(argv: Sequence[str]) -> int:
 
 def train(argv: Sequence[str]) -> int:
     from training.config import load_config
+    from training.sweep import is_sweep
+
+    if is_sweep(argv):
+        return sweep(argv)
 
     config = load_config(argv)  # before the slow imports: mistakes are answered at once
     from envs.scores import hns
@@ -120,6 +127,30 @@ def train(argv: Sequence[str]) -> int:
     print(f"report: {write_report(folder.path)}")
     print(f"tensorboard: {Path(sys.executable).with_name('tensorboard')} --logdir {folder.path}")
     return 0
+
+
+def sweep(argv: Sequence[str]) -> int:
+    """Many runs, and one report over them."""
+    from evaluation.compare import compare
+    from evaluation.compare_report import publish
+    from evaluation.methods import is_finished
+    from training.sweep import Executor, plan_sweep
+
+    plan = plan_sweep(argv)
+    print(f"{plan.folder}: {len(plan.jobs)} runs, {plan.parallel} at a time", flush=True)
+    executor = Executor(plan, is_finished)
+    executor.run()
+    if executor.stopped is not None:
+        print("the same command goes on")
+        return 128 + executor.stopped
+    done = [j for j in plan.jobs if is_finished(j.folder)]
+    runs = [(j.method, str(j.folder)) for j in done if not j.reference]
+    if runs:
+        result = compare(runs, [(None, str(j.folder)) for j in done if j.reference])
+        publish(result, plan.folder / "comparison", shlex.join(["python", *sys.argv]))
+    for job in executor.failed:
+        print(f"error: {job.folder} failed: mend it and give the same command", file=sys.stderr)
+    return 1 if executor.failed else 0
 
 
 def describe(sequence, device) -> str:

@@ -73,7 +73,7 @@ class Comparison:
 
 def main(options: Mapping[str, str]) -> None:
     """Write report.html, *.png, comparison.json and table.md to `out`; print the table."""
-    from evaluation.compare_report import markdown, write
+    from evaluation.compare_report import publish
 
     unknown = [k for k in options if k not in KEYS]
     require(not unknown, f"compare= does not take {unknown[:1]}: it takes {', '.join(KEYS)}")
@@ -85,10 +85,7 @@ def main(options: Mapping[str, str]) -> None:
         options.get("baseline"),
         options.get("scale", "human"),
     )
-    page = write(result, out, shlex.join(["python", "evaluate.py", *sys.argv[1:]]))
-    print(markdown(result), end="")
-    print("".join(f"note: {note}\n" for note in result.notes), end="")
-    print(f"report: {page}")
+    publish(result, out, shlex.join(["python", "evaluate.py", *sys.argv[1:]]))
 
 
 def compare(

@@ -49,6 +49,14 @@ def write(result: Comparison, out: Path, command: str) -> Path:
     return path
 
 
+def publish(result: Comparison, out: Path, command: str) -> None:
+    """Write all files and print the table, what has to be known with it, and the page's path."""
+    page = write(result, out, command)
+    print(markdown(result), end="")
+    print("".join(f"note: {note}\n" for note in result.notes), end="")
+    print(f"report: {page}")
+
+
 # -- tables ---------------------------------------------------------------------------------------
 def rows(result: Comparison) -> list[tuple[str, ...]]:
     """The table of methods as text, its heading first."""

@@ -126,6 +126,12 @@ def read(path: str, name: str | None = None) -> Run:
     return Run(path, name, read_run_log(path), config, manifest)
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a run that was trained to its end."""
+    whole = (folder / FILE_NAME).is_file() and (folder / "config.yaml").is_file()
+    return whole and read(str(folder)).finished
+
+
 def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Name of the method -> its runs, both in the order given."""
     groups: dict[str, list[Run]] = {}

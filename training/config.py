@@ -211,7 +211,7 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
     except UserError:
         raise
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_one_line(error)) from error
+        raise UserError(one_line(error)) from error
     assert isinstance(config, RunConfig)
     return config
 
@@ -228,7 +228,7 @@ def read_config(path: Path) -> RunConfig:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: {_one_line(error)}") from error
+        raise UserError(f"{path}: {one_line(error)}") from error
     assert isinstance(config, RunConfig)
     return config
 
@@ -258,7 +258,7 @@ def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """What is wrong, in one line that names the key; the nearest key where one was misspelt."""
     cause: BaseException = error
     while cause.__cause__ is not None:

@@ -1,0 +1,201 @@
+"""A sweep is Hydra's product of values, one folder a run; it stops as one and goes on."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import train
+from errors import UserError
+from training import sweep
+from training.config import load_config
+from training.sweep import Executor, Job, Sweep, is_sweep, plan_sweep
+
+TINY = ["sequence.games=[catch,krull]", "sequence.steps_per_task=100", "sequence.cycles=2"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["experiment=ablation"], True),
+        (["experiment=ablation", "jobs=2", "seed=3,4"], True),
+        (["-m", "seed=0,1"], True),
+        (["experiment=ablation", "hydra.mode=RUN"], False),  # how a sweep starts its runs
+        (["experiment=quickstart"], False),
+        (["seed=3"], False),
+    ],
+)
+def test_hydra_says_what_is_a_sweep(argv, expected):
+    assert is_sweep(argv) is expected
+
+
+def test_ablation_is_methods_by_seeds_and_each_game_alone(tmp_path):
+    plan = plan_sweep(
+        ["experiment=ablation", "method=finetune,no_memory", "seed=4,5", *TINY, "jobs=3",
+         f"run={tmp_path}/x"]
+    )  # fmt: skip
+    assert plan.parallel == 3
+    assert [job.folder.name for job in plan.jobs] == [
+        *("single.catch-s4", "single.krull-s4", "finetune-s4", "no_memory-s4"),
+        *("single.catch-s5", "single.krull-s5", "finetune-s5", "no_memory-s5"),
+    ]
+    alone = plan.jobs[5]
+    assert alone.reference
+    assert alone.config.sequence.games == ["krull"]
+    assert alone.config.sequence.steps_per_task == 200
+    assert alone.config.agent.name == "reactive"
+    for job in plan.jobs:  # a run's own command line gives exactly what was checked
+        assert Path(load_config(job.overrides).run) == job.folder
+        assert not is_sweep(job.overrides)
+    for job in (plan.jobs[0], plan.jobs[7]):
+        assert load_config([*job.overrides, "run=null"]) == job.config
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("no_memory", lambda c: c.memory.controller == "none" and c.replay.clone_policy > 0),
+        ("no_cloning", lambda c: c.replay.clone_policy == 0 and c.replay.kind != "fifo"),
+        ("fifo_replay", lambda c: c.replay.kind == "fifo" and c.memory.controller == "mix"),
+        ("conv", lambda c: c.encoder.kind == "conv" and c.memory.controller == "mix"),
+        ("online_ewc", lambda c: c.consolidation == ["online_ewc"]),
+        ("beam", lambda c: c.world_model.enabled and c.planner.name == "beam"),
+    ],
+)
+def test_a_method_changes_one_part_whatever_the_experiment(method, expected):
+    config = load_config(["experiment=quickstart", f"method={method}"])
+    assert config.agent.name == "engram"
+    assert expected(config)
+
+
+def test_any_key_may_be_swept_and_names_its_folder(tmp_path):
+    plan = plan_sweep(
+        ["-m", "replay=fifo,cloning", "consolidation=[],[si]", f"run={tmp_path}/x",
+         "references=false"]
+    )  # fmt: skip
+    assert [job.folder.name for job in plan.jobs] == [
+        "replay-fifo_consolidation-s0",
+        "replay-fifo_consolidation-si-s0",
+        "replay-cloning_consolidation-s0",
+        "replay-cloning_consolidation-si-s0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["method=engram,nothing"], "method/nothing"),
+        (["agent.hiden=3"], "agent.hidden"),
+        (["sequence.games=[pogn]"], "pong"),
+        (["jobs=0"], "jobs=0"),
+        (["references=perhaps"], "references=perhaps"),
+        (["seed=0,0"], "share"),
+    ],
+)
+def test_mistakes_are_named_before_anything_starts(tmp_path, words, message):
+    with pytest.raises(UserError, match=message) as caught:
+        plan_sweep(["experiment=ablation", "method=engram", f"run={tmp_path}/x", *words])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_of_another_configuration_is_refused(tmp_path):
+    words = ["-m", "experiment=toy", "seed=0,1", f"run={tmp_path}/x"]
+    folder = plan_sweep(words).jobs[0].folder
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("seed: 9\n")
+    with pytest.raises(UserError, match="another configuration"):
+        plan_sweep(words)
+
+
+# A run that counts to 20 in its folder, saves where it was when told to stop, and goes on.
+COUNTER = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(next(w for w in sys.argv if w.startswith("run=")).partition("=")[2])
+folder.mkdir(parents=True, exist_ok=True)
+stop = []
+signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+count = folder / "count"
+at = int(count.read_text()) if count.exists() else 0
+(folder / "starts").open("a").write("x")
+if "fail=yes" in sys.argv:
+    sys.exit(3)
+while at < 20 and not stop:
+    time.sleep(0.02)
+    at += 1
+count.write_text(str(at))
+sys.exit(128 + signal.SIGTERM if stop else 0)
+"""
+
+
+@pytest.fixture
+def counters(tmp_path, monkeypatch):
+    (tmp_path / "train.py").write_text(COUNTER)
+    monkeypatch.setattr(sweep, "TRAIN", tmp_path / "train.py")
+    monkeypatch.setattr(sweep, "POLL_SECONDS", 0.01)
+
+    def make(parallel, *extra):
+        names = [f"m{i}" for i in range(4)]
+        jobs = [
+            Job(n, tmp_path / n, (f"run={tmp_path / n}", *extra[i : i + 1]), None)
+            for i, n in enumerate(names)
+        ]
+        done = lambda f: (f / "count").exists() and (f / "count").read_text() == "20"  # noqa: E731
+        return Executor(Sweep(tmp_path, tuple(jobs), parallel), done)
+
+    return make
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_signal_stops_all_and_the_same_sweep_goes_on(counters, tmp_path, capfd, parallel):
+    first = counters(parallel)
+    threading.Thread(
+        target=lambda: (_wait(tmp_path / "m0" / "starts"), os.kill(os.getpid(), signal.SIGINT))
+    ).start()
+    first.run()
+    assert first.stopped == signal.SIGINT
+    assert not first.failed
+    assert int((tmp_path / "m0" / "count").read_text()) < 20
+    assert not (tmp_path / "m3").exists()  # nothing new was started
+    second = counters(parallel)
+    second.run()
+    assert second.stopped is None
+    assert [(tmp_path / f"m{i}" / "count").read_text() for i in range(4)] == ["20"] * 4
+    assert (tmp_path / "m0" / "starts").read_text() == "xx"
+    counters(parallel).run()
+    assert (tmp_path / "m0" / "starts").read_text() == "xx"  # finished: left out
+    assert capfd.readouterr().out.count("finished already") == 4
+
+
+def _wait(path):
+    while not path.exists():
+        time.sleep(0.01)
+    time.sleep(0.1)
+
+
+def test_a_run_that_fails_does_not_hold_up_the_others(counters, tmp_path, capfd):
+    executor = counters(2, "ok=yes", "fail=yes")
+    executor.run()
+    assert [job.method for job in executor.failed] == ["m1"]
+    assert (tmp_path / "m3" / "count").read_text() == "20"
+    assert "failed with status 3, see" in capfd.readouterr().out
+
+
+def test_a_sweep_trains_compares_and_is_then_finished(tmp_path, capfd):
+    argv = [
+        "--multirun", "experiment=toy", "seed=0", f"run={tmp_path}/x", "sequence.steps_per_task=80",
+        "eval.every=100000", "eval.episodes=2", "eval.final_episodes=2", "eval.num_envs=2",
+        "checkpoint.every=100000", "agent.learn_start=40", "agent.hidden=16", "device=cpu",
+    ]  # fmt: skip
+    assert train.main(argv) == 0
+    assert "finished after" in capfd.readouterr().out
+    data = json.loads((tmp_path / "x" / "comparison" / "comparison.json").read_text())
+    assert data["games"] == ["catch"]
+    assert data["methods"][0]["runs"] == ["run-s0"]
+    assert (tmp_path / "x" / "run-s0" / "report" / "report.html").exists()
+    assert train.main(argv) == 0
+    assert "finished already" in capfd.readouterr().out

@@ -1,0 +1,295 @@
+"""Many runs from one command line: Hydra's multirun, each run in a folder and a process of its own.
+
+    python train.py experiment=ablation [method=engram,conv] [seed=0,1] [jobs=2]
+    python train.py --multirun experiment=laptop replay=fifo,cloning seed=0,1,2
+
+What is swept is said as everywhere in Hydra: `hydra.sweeper.params` of an experiment, or several
+values for a key on the command line, or both (the command line wins); the runs are the product.
+Hydra's own launcher would run them in one process, one after the other, and keep no account of what
+is done; here each is the command `python train.py ... run=<folder> hydra.mode=RUN`, which a user
+could give too and which goes on where it stopped. So the same sweep leaves out what is finished and
+goes on with what is not.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO
+
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from errors import UserError, require
+from training.config import (
+    CONFIG_DIR,
+    RunConfig,
+    SequenceConfig,
+    differences,
+    load_config,
+    one_line,
+    to_yaml,
+)
+from training.folder import FREE_KEYS
+
+FLAGS = ("--multirun", "-m")
+TRAIN = Path(__file__).resolve().parent.parent / "train.py"
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep."""
+
+    method: str  # what is swept but the seed: "cloning", "replay-fifo_encoder-conv"
+    folder: Path
+    overrides: tuple[str, ...]  # of train.py, run= among them
+    config: RunConfig
+    reference: bool = False  # a game alone
+
+
+@dataclass(frozen=True)
+class Sweep:
+    folder: Path  # of all its runs
+    jobs: tuple[Job, ...]
+    parallel: int  # runs at a time
+
+
+def is_sweep(argv: Sequence[str]) -> bool:
+    """Whether Hydra would start a multirun."""
+    words = [w for w in argv if w.partition("=")[0] not in ("jobs", "references")]
+    return any(w in FLAGS for w in argv) or (
+        any("experiment=" in w or "hydra." in w for w in words)
+        and _hydra().get_mode("config", words) == RunMode.MULTIRUN
+    )
+
+
+def plan_sweep(argv: Sequence[str]) -> Sweep:
+    """All runs of a command line, every configuration checked before the first one starts.
+
+    `jobs=2` (runs at a time) and `references=false` (no runs of each game alone) are the sweep's
+    own words; `run=` names the folder that holds the runs.
+
+    Raises:
+        UserError: a mistake in any of the configurations, or a folder of another configuration.
+    """
+    words = [w for w in argv if w not in FLAGS]
+    parallel = _word(words, "jobs", "1")
+    require(parallel.isdecimal() and int(parallel) > 0, f"jobs={parallel} must be at least 1")
+    references = _word(words, "references", "true")
+    require(references in ("true", "false"), f"references={references}: use true or false")
+    parent = _word(words, "run", "")
+    grid = _grid(words)
+    swept = [k for k, values in _columns(grid).items() if len(set(values)) > 1 and k != "seed"]
+    if not swept and "method" in _columns(grid):
+        swept = ["method"]
+    configs = _configs(grid)
+    folder = Path(parent or configs[0].title)
+    folder = folder if len(folder.parts) > 1 else Path("runs") / folder
+    jobs = []
+    for row, config in zip(grid, configs):
+        values = dict(word.split("=", 1) for word in row)
+        only = len(swept) == 1
+        said = [values[k] if only and k == "method" else f"{k}-{values[k]}" for k in swept]
+        jobs.append(_job("_".join(map(_plain, said)) or "run", folder, row, config))
+    if references == "true":
+        jobs = _references(jobs, folder) + jobs
+    seeds = list(dict.fromkeys(job.config.seed for job in jobs))
+    jobs.sort(key=lambda job: seeds.index(job.config.seed))  # all methods of one seed come first
+    names = [job.folder for job in jobs]
+    twice = next((n for n in names if names.count(n) > 1), None)
+    require(twice is None, f"two runs of the sweep would share {twice}: sweep over other values")
+    for job in jobs:
+        _check_folder(job)
+    return Sweep(folder, tuple(jobs), int(parallel))
+
+
+def _hydra():
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return GlobalHydra.instance().hydra
+
+
+def _grid(words: Sequence[str]) -> list[list[str]]:
+    """Overrides of every run: Hydra's parser and basic sweeper over the sweep's parameters."""
+    try:
+        hydra = _hydra()
+        raw = hydra.compose_config(
+            "config",
+            list(words),
+            run_mode=RunMode.MULTIRUN,
+            with_log_configuration=False,
+            validate_sweep_overrides=False,
+        )
+        assert isinstance(raw, DictConfig)
+        params = [f"{key}={value}" for key, value in (raw.hydra.sweeper.params or {}).items()]
+        parser = OverridesParser.create(config_loader=hydra.config_loader)
+        overrides = parser.parse_overrides([*params, *words])
+        ((*grid,),) = BasicSweeper.split_arguments(overrides, None)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(one_line(error)) from error
+    return grid
+
+
+def _columns(grid: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """key -> its value in every run."""
+    out: dict[str, list[str]] = {}
+    for row in grid:
+        for word in row:
+            key, _, value = word.partition("=")
+            out.setdefault(key, []).append(value)
+    return out
+
+
+def _configs(grid: Sequence[Sequence[str]]) -> list[RunConfig]:
+    """The checked configuration of every run; composed once for all seeds."""
+    known: dict[tuple[str, ...], RunConfig] = {}
+    out = []
+    for row in grid:
+        seed = next((w.partition("=")[2] for w in row if w.startswith("seed=")), "")
+        rest = tuple(w for w in row if not (seed.isdecimal() and w.startswith("seed=")))
+        if rest not in known:
+            known[rest] = load_config([*rest, "hydra.mode=RUN"])
+            known[rest].sequence.tasks()  # unknown games are named before anything runs
+        config = known[rest]
+        out.append(replace(config, seed=int(seed)) if seed.isdecimal() else config)
+    return out
+
+
+def _job(
+    method: str,
+    folder: Path,
+    overrides: Sequence[str],
+    config: RunConfig,
+    reference: bool = False,
+) -> Job:
+    place = folder / f"{method}-s{config.seed}"
+    said = f"run={place}" if re.fullmatch(r"[\w./-]+", str(place)) else f"run='{place}'"
+    words = [w for w in overrides if w.partition("=")[0] not in ("run", "hydra.mode")]
+    return Job(method, place, (*words, said, "hydra.mode=RUN"), config, reference)
+
+
+def _references(jobs: Sequence[Job], folder: Path) -> list[Job]:
+    """Each game alone for every seed, by the first method, with the budget of all its visits."""
+    out = []
+    for job in (j for j in jobs if j.method == jobs[0].method):
+        games, cycles = job.config.sequence.games, job.config.sequence.cycles
+        steps = cycles * job.config.sequence.steps_per_task
+        for game in games if len(games) > 1 else ():
+            words = (f"games=[{game}]", "cycles=1", f"steps_per_task={steps}")
+            alone = SequenceConfig([game], steps, 1)
+            out.append(
+                _job(
+                    f"single.{game}",
+                    folder,
+                    [*job.overrides, *(f"sequence.{w}" for w in words)],
+                    replace(job.config, sequence=alone),
+                    reference=True,
+                )
+            )
+    return out
+
+
+def _check_folder(job: Job) -> None:
+    yaml = job.folder / "config.yaml"
+    changed = differences(to_yaml(job.config), yaml.read_text(), FREE_KEYS) if yaml.exists() else []
+    require(
+        not changed,
+        f"{job.folder} holds a run of another configuration ({'; '.join(changed[:3])}): choose "
+        "another run=, the folder of the sweep, or remove that run",
+    )
+
+
+def _word(words: list[str], key: str, default: str) -> str:
+    """Take `key=value` out of the words."""
+    for word in [w for w in words if w.startswith(f"{key}=")]:
+        words.remove(word)
+        default = word.partition("=")[2].strip("'\"")
+    return default
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w.]+", "-", text).strip("-")
+
+
+@dataclass
+class Executor:
+    """Runs a sweep's jobs, some at a time. A signal is passed on to all of them: each saves its
+    state and ends, and no other is started."""
+
+    sweep: Sweep
+    finished: Callable[[Path], bool]
+    stopped: int | None = None  # the signal
+    failed: list[Job] = field(default_factory=list)
+    _running: dict[subprocess.Popen, tuple[Job, float, IO | None]] = field(default_factory=dict)
+
+    def run(self) -> None:
+        todo = []
+        for job in self.sweep.jobs:
+            if self.finished(job.folder):
+                print(f"{job.folder}: finished already", flush=True)
+            else:
+                todo.append(job)
+        old = {
+            s: signal.signal(s, self._handle)
+            for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
+        try:
+            total = len(todo)
+            while (todo and self.stopped is None) or self._running:
+                while todo and self.stopped is None and len(self._running) < self.sweep.parallel:
+                    self._start(todo.pop(0), f"[{total - len(todo)}/{total}]")
+                time.sleep(POLL_SECONDS)
+                self._collect()
+        finally:
+            for signum, handler in old.items():
+                signal.signal(signum, handler)
+
+    def _start(self, job: Job, count: str) -> None:
+        print(f"{count} {job.folder}", flush=True)
+        log = None
+        if self.sweep.parallel > 1:  # side by side they would talk over each other
+            job.folder.parent.mkdir(parents=True, exist_ok=True)
+            log = open(job.folder.parent / f"{job.folder.name}.log", "a")  # noqa: SIM115
+        process = subprocess.Popen(
+            [sys.executable, str(TRAIN), *job.overrides],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C reaches it once, through `_handle`
+        )
+        self._running[process] = (job, time.monotonic(), log)
+        if self.stopped is not None:  # the signal came while it was being started
+            process.terminate()
+
+    def _collect(self) -> None:
+        for process in [p for p in self._running if p.poll() is not None]:
+            job, begin, log = self._running.pop(process)
+            if log is not None:
+                log.close()
+            if process.returncode == 0:
+                said = "finished"
+            elif self.stopped is not None:
+                said = "saved" if process.returncode == 128 + signal.SIGTERM else "stopped"
+            else:
+                self.failed.append(job)
+                where = f", see {log.name}" if log is not None else ""
+                said = f"failed with status {process.returncode}{where}"
+            print(f"{job.folder}: {said} after {time.monotonic() - begin:.0f} s", flush=True)
+
+    def _handle(self, signum: int, _frame: object) -> None:
+        self.stopped = signum
+        for process in self._running:
+            if process.poll() is None:
+                process.terminate()  # before it listens this ends it without a word
