@@ -18,9 +18,11 @@ import torch
 
 from agents import schedules
 from agents.backend import BackendConfig, EventBackend
+from agents.change import ChangeConfig
 from agents.config import AgentConfig
 from agents.continual import Continual, ContinualConfig, make_replay
 from agents.encoders import EncoderConfig, make_encoder
+from agents.labels import Contexts
 from agents.learner import Learner, LearnerInputs, LearnerOutputs
 from agents.losses import masked_argmax
 from agents.network import QNetwork
@@ -48,6 +50,7 @@ class Agent:
         config: values of the agent.
         encoder: values of the encoder.
         masks: bool [G, A], the actions that each game of the sequence has; A outputs are shared.
+            Without labels, a row for each context that there can be.
         total_steps: agent steps of the whole run; the importance exponent is annealed over it.
         seed: integer, split into named generators; no global generator is read.
         device: torch device.
@@ -56,6 +59,8 @@ class Agent:
         continual: what is done against forgetting; None for nothing.
         world_model: values of the world model; None for none.
         planner: how it searches the world model before it acts; None: it reacts.
+        task_labels: what it is told of the games (agents/labels.py).
+        change: how it numbers contexts and notices changes where it is not told.
     """
 
     def __init__(
@@ -71,6 +76,8 @@ class Agent:
         continual: ContinualConfig | None = None,
         world_model: WorldModelConfig | None = None,
         planner: PlannerConfig | None = None,
+        task_labels: str = "oracle",
+        change: ChangeConfig | None = None,
     ) -> None:
         self.planner = planner or PlannerConfig()
         self.model_config = world_model or WorldModelConfig()
@@ -93,6 +100,9 @@ class Agent:
         self.game_steps = [0] * len(masks)  # agent steps in each game
         self.last: LearnerOutputs | None = None
         self.continual = Continual(continual, self, self.seeds["continual"])
+        self.contexts: Contexts | None = None
+        if task_labels != "oracle":
+            self.contexts = Contexts(task_labels, change or ChangeConfig(), self)
         self.backend: EventBackend | None = None
         if backend is not None and backend.name == "event_core":
             self.backend = EventBackend(backend, self.acting_network)
@@ -123,15 +133,36 @@ class Agent:
 
     # -- tasks ----------------------------------------------------------------------------------
     def begin_task(self, game: int) -> None:
-        """The game with this index starts now."""
+        """The game with this index starts now; agents without labels do not look at it."""
+        if self.contexts is not None:
+            self.contexts.begin_task()
+        else:
+            self.enter(game)
+
+    def end_task(self, obs: np.ndarray) -> None:
+        """The task stops at obs [N, 4, 84, 84]."""
+        self.cut(obs)
+        if self.contexts is not None:
+            self.contexts.end_task()
+        else:
+            self.leave()
+
+    def enter(self, game: int) -> None:
+        """What comes belongs to this game or context."""
         self.game = game
         if self.config.anneal_restart and self.game_steps[game] == 0:
             self.learner.anneal_from = self.learner.updates
 
-    def end_task(self, obs: np.ndarray) -> None:
-        """The task stops at obs [N, 4, 84, 84]; running episodes bootstrap from there."""
+    def cut(self, obs: np.ndarray) -> None:
+        """All episodes stop at obs [N, 4, 84, 84]; they bootstrap from there."""
         self.replay.cut(obs)
+
+    def leave(self) -> None:
+        """The present game or context ends: what is done against forgetting it."""
         self.continual.end_task()
+
+    def share(self, contexts: int) -> None:
+        """So many contexts share what the agent has; the plain agent divides nothing."""
 
     # -- acting ---------------------------------------------------------------------------------
     @property
@@ -149,6 +180,7 @@ class Agent:
     def act(self, obs: np.ndarray) -> np.ndarray:
         """Epsilon-greedy actions [N] for obs [N, 4, 84, 84]."""
         rng, count = self.explore_rng, len(obs)
+        self.latent = None
         epsilon = 0.0 if self.config.noisy else self.epsilon()
         allowed = self.allowed[self.game]
         random = rng.random(count) < epsilon
@@ -181,6 +213,8 @@ class Agent:
     def eval_values(self, obs: np.ndarray, game: int) -> torch.Tensor:
         """`q_values` of the acting network as an evaluation sees them: leaves no trace in the
         agent but `latent`."""
+        if self.contexts is not None:
+            game = self.contexts.now(obs)
         return self.q_values(obs, game, self.acting_network)
 
     def plan(self, q: torch.Tensor, game: int) -> PlanResult:
@@ -227,6 +261,8 @@ class Agent:
     def eval_policy(self, obs: np.ndarray, game: int) -> np.ndarray:
         """The policy that evaluations judge: greedy, without noise; changes no state."""
         network = self.acting_network
+        if self.contexts is not None:
+            game = self.contexts.now(obs)
         if self.backend is not None:
             network = self.backend.judging(self.learner.updates)
         noise = {k: v.clone() for k, v in network.named_buffers() if "noise_" in k}
@@ -241,6 +277,8 @@ class Agent:
 
     # -- learning -------------------------------------------------------------------------------
     def observe(self, transition: Transition) -> None:
+        if self.contexts is not None:
+            self.contexts.see(transition.obs_tm1)
         self.replay.add(
             transition.obs_tm1,
             transition.action,
@@ -325,6 +363,8 @@ class Agent:
         """Numbers of the last update and of the schedules, for the log."""
         out = {"agent/epsilon": self.epsilon(), "agent/replay": float(len(self.replay))}
         out |= self.continual.diagnostics()
+        if self.contexts is not None:
+            out |= self.contexts.scalars()
         if self.backend is not None:
             out |= self.backend.diagnostics()
         if self.last is None:
@@ -352,6 +392,8 @@ class Agent:
         backend = {"backend": self.backend.state_dict()} if self.backend is not None else {}
         if self.model is not None:
             backend["model_rng"] = self.model_rng.bit_generator.state
+        if self.contexts is not None:
+            backend["contexts"] = self.contexts.state_dict()
         return backend | {
             "learner": self.learner.state_dict(),
             "continual": self.continual.state_dict(),
@@ -369,6 +411,8 @@ class Agent:
         if "continual" in state:  # runs of earlier versions have none
             self.continual.load_state_dict(state["continual"])
         self.game, self.steps = state["game"], state["steps"]
+        if self.contexts is not None:
+            self.contexts.load_state_dict(state["contexts"])
         self.game_steps = list(state["game_steps"])
         self.explore_rng.bit_generator.state = state["explore_rng"]
         self.sample_rng.bit_generator.state = state["sample_rng"]

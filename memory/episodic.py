@@ -138,6 +138,14 @@ class EpisodicMemory:
             return self._slots.actions[slots]
         return np.zeros(len(slots), np.int32)
 
+    def share_among(self, tasks: int) -> None:
+        """Divide the capacity among the first `tasks` tasks alone; the others have no share yet."""
+        if not 1 <= tasks <= self.tasks:
+            raise ValueError(f"{tasks} of the memory's {self.tasks} tasks cannot share it")
+        pools = tasks * (len(self._quota) // self.tasks)
+        self._quota[:] = 0
+        self._quota[:pools] = self.capacity // pools
+
     def _check_task(self, task: int) -> None:
         if not 0 <= task < self.tasks:
             raise ValueError(f"task {task} is not one of the memory's {self.tasks} tasks")
@@ -359,7 +367,8 @@ class EpisodicMemory:
         """Running figures: sizes, writes, share of known states, drift, share of stale keys."""
         s, t = self._slots, self._slots.totals
         sizes = np.bincount(s.tasks[: len(self)], minlength=self.tasks)
-        out = {f"size/{task}": float(size) for task, size in enumerate(sizes)}
+        shared = self._quota[:: len(self._quota) // self.tasks] > 0
+        out = {f"size/{task}": float(sizes[task]) for task in np.flatnonzero(shared)}
         written = t[storage.CREATED] + t[storage.UPDATED]
         out |= {
             "size": float(len(self)),

@@ -56,6 +56,9 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
         make_action_set(tasks.game_task(game).rom, config.protocol, shared_outputs(config)).mask
         for game in tasks.games
     ]
+    if config.task_labels != "oracle":  # contexts; all masks are the same (RunConfig)
+        many = len(tasks) if config.task_labels == "boundaries" else config.change.contexts
+        masks = [masks[0]] * max(many, len(masks))
     return make_agent(
         config.memory,
         config.agent,
@@ -73,4 +76,6 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
         continual=ContinualConfig(tuple(config.consolidation), config.stiffness, config.replay),
         world_model=config.world_model,
         planner=config.planner,
+        task_labels=config.task_labels,
+        change=config.change,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError
 
 from agents.backend import BackendConfig
+from agents.change import ChangeConfig
 from agents.config import AgentConfig
 from agents.continual import ContinualConfig, ReplayConfig
 from agents.encoders import EncoderConfig
 from agents.episodic.config import MemoryConfig
+from agents.labels import TASK_LABELS
 from agents.planners.config import PlannerConfig
 from agents.world_model import WorldModelConfig
 from envs import ProtocolConfig, TaskSequence, parse_task
@@ -100,6 +102,8 @@ class RunConfig:
     title: str = "run"  # name of the experiment preset
     seed: int = 0
     log_every: int = 1_000  # agent steps between two lines of training diagnostics
+    # oracle: told which game it is; boundaries: told only when it changes; none: told nothing
+    task_labels: str = "oracle"
     display: str = "auto"  # auto: live table on a terminal, plain lines otherwise; plain; off
     sequence: SequenceConfig = field(default_factory=SequenceConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
@@ -112,6 +116,7 @@ class RunConfig:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     consolidation: list[str] = field(default_factory=list)  # ewc, online_ewc, si, mas, l2: add up
     stiffness: ConsolidationConfig = field(default_factory=ConsolidationConfig)
+    change: ChangeConfig = field(default_factory=ChangeConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
@@ -123,6 +128,12 @@ class RunConfig:
             self.display in ("auto", "plain", "off"),
             f"display={self.display}: use auto, plain or off",
         )
+        require(
+            self.task_labels in TASK_LABELS,
+            f"task_labels={self.task_labels}: use {', '.join(TASK_LABELS)}",
+        )
+        if self.task_labels != "oracle":  # a mask of actions would betray the game
+            object.__setattr__(self, "protocol", replace(self.protocol, actions="full"))
         continual = ContinualConfig(tuple(self.consolidation), self.stiffness, self.replay)
         acts = self.memory.controller
         require(

@@ -187,6 +187,9 @@ class Runner:
         )
         p.step += env.num_envs
         p.visit_step += env.num_envs
+        if agent.contexts is not None:
+            for event in agent.contexts.events():
+                self.telemetry.change(p.step, p.visit, self.sequence[p.visit].name, **event)
         for i in np.flatnonzero(info["episode_over"]):
             score, length = float(info["episode_return"][i]), int(info["episode_length"][i])
             game = self.sequence[p.visit].name

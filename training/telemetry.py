@@ -124,6 +124,12 @@ class Telemetry:
         self._scalar("task/index", task, step)
         self._scalar("task/game", self.games.index(game), step)
 
+    def change(self, step: int, task: int, game: str, context: int, score: float) -> None:
+        """The agent took what it sees for another game and calls it `context`; task and game are
+        the truth."""
+        self._write(step, "change", task=task, game=game, context=context, score=score)
+        self._scalar("change/alarm", context, step)
+
     # -- state ----------------------------------------------------------------------------------
     def state_dict(self) -> dict:
         """The length of metrics.jsonl, after everything so far reached the disk."""

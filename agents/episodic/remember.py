@@ -159,9 +159,15 @@ class RememberingAgent(Agent):
             self._end(transition.final_obs, np.flatnonzero(transition.truncated))
         self._keep_up(moment)
 
-    def end_task(self, obs: np.ndarray) -> None:
-        super().end_task(obs)
+    def cut(self, obs: np.ndarray) -> None:
+        super().cut(obs)
         self._end(obs, np.arange(len(obs)))
+
+    def share(self, contexts: int) -> None:
+        self.memory.share_among(contexts)
+
+    def leave(self) -> None:
+        super().leave()
         self.probes.freeze(self.game, self.replay)
 
     def _state_values(self, moment: Moment) -> np.ndarray:

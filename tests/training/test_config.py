@@ -37,6 +37,9 @@ def test_command_line_wins_over_an_experiment():
         ("sequence.games=[pogn]", ["pogn", "pong"]),
         ("nonsense", ["nonsense"]),
         ("seed=-1", ["seed"]),
+        ("task_labels=some", ["task_labels=some", "oracle, boundaries, none"]),
+        ("change.signal=smell", ["change.signal=smell", "screen, spikes"]),
+        ("change.threshold=0", ["change.threshold"]),
     ],
 )
 def test_mistakes_are_named_in_one_line(override, words):
@@ -46,6 +49,13 @@ def test_mistakes_are_named_in_one_line(override, words):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_without_labels_no_mask_of_actions_betrays_the_game():
+    assert load_config(["protocol=atari100k"]).protocol.actions == "minimal"
+    for labels in ("boundaries", "none"):
+        config = load_config(["protocol=atari100k", f"task_labels={labels}"])
+        assert config.protocol.actions == "full"
 
 
 def test_differences_name_the_key():

@@ -1,0 +1,130 @@
+"""Agents that are not told the game: the detector, their own contexts, and what goes by them."""
+
+import numpy as np
+import pytest
+
+from agents.agent import Agent, Transition
+from agents.change import ChangeConfig, ChangeDetector, screen
+from agents.config import AgentConfig
+from agents.continual import ContinualConfig, ReplayConfig
+from agents.encoders import EncoderConfig
+from memory.episodic import EpisodicMemory
+
+N, A = 4, 18
+
+
+def frame(kind: int, t: int) -> np.ndarray:
+    """uint8 [N, 84, 84]: a background by kind, flicker, and a bright block that wanders."""
+    out = np.random.default_rng([kind, t]).integers(0, 3, (N, 84, 84), dtype=np.uint8)
+    out += np.uint8((30, 160, 90)[kind])
+    for e in range(N):
+        y, x = 7 * (t + 3 * e) % 70, 11 * (t // 9 + e) % 70
+        out[e, y : y + 12, x : x + 12] = 255
+    return out
+
+
+def world(kind: int, t: int) -> np.ndarray:
+    """Observations uint8 [N, 4, 84, 84] at vector step t."""
+    return np.stack([frame(kind, max(t - k, 0)) for k in (3, 2, 1, 0)], 1)
+
+
+def test_screen_is_the_mean_of_each_block():
+    obs = np.random.default_rng(0).integers(0, 256, (3, 4, 84, 84), dtype=np.uint8)
+    blocks = screen(obs).reshape(3, 12, 12)
+    assert blocks[1, 2, 5] == pytest.approx(obs[1, -1, 14:21, 35:42].mean())
+    assert blocks[2, 11, 0] == pytest.approx(obs[2, -1, 77:84, 0:7].mean())
+
+
+def test_detector_fires_at_the_change_and_nowhere_else():
+    detector = ChangeDetector(ChangeConfig())
+    alarms = [t for t in range(900) if detector.see(screen(world(t // 300, t)))]
+    assert len(alarms) == 2
+    assert 300 <= alarms[0] < 315
+    assert 600 <= alarms[1] < 615
+
+
+def test_one_environment_alone_in_a_new_level_is_no_change_of_game():
+    detector = ChangeDetector(ChangeConfig())
+    for t in range(600):
+        obs = world(0, t)
+        if t >= 300:
+            obs[t // 60 % N] = world(1, t)[0]  # now this one, now that
+        assert not detector.see(screen(obs))
+
+
+def make(labels: str, **changes) -> Agent:
+    config = AgentConfig(
+        hidden=16, batch_size=8, learn_start=16, updates_per_step=0.25, replay_capacity=1200,
+        epsilon_decay=40,
+    )  # fmt: skip
+    return Agent(
+        config, EncoderConfig(), np.ones((5, A), bool), 10_000, 3,
+        continual=ContinualConfig(
+            replay=ReplayConfig("fifo_and_reservoir", clone_policy=1.0, clone_value=1.0)
+        ),
+        task_labels=labels, change=ChangeConfig(warm_up=20, **changes),
+    )  # fmt: skip
+
+
+def play(agent: Agent, kind: int, steps: int, begin: int = 0) -> list:
+    """Acts and learns; [step, context] of each alarm."""
+    alarms = []
+    for t in range(begin, begin + steps):
+        obs = world(kind, t)
+        action = agent.act(obs)
+        agent.learn()
+        flags = np.zeros(N, bool)
+        first = flags | (t == begin)
+        agent.observe(Transition(obs, action, np.ones(N, np.float32), flags, flags, first, None))
+        alarms += [[t, e["context"]] for e in agent.contexts.events()]
+    return alarms
+
+
+def test_boundaries_are_numbered_whatever_the_game_is_called():
+    agent = make("boundaries")
+    for visit, game in enumerate((2, 0, 2)):
+        agent.begin_task(game)
+        assert agent.game == visit
+        assert agent.epsilon() == 1.0  # a context that is new is explored
+        play(agent, game, 12, 12 * visit)
+        agent.end_task(world(game, 12 * visit + 12))
+    labels = np.unique(agent.replay.sample(64, 1, np.random.default_rng(4)).task)
+    assert set(labels) == {0, 1, 2}
+    assert agent.continual.old is not None
+
+
+@pytest.mark.parametrize("signal", ["screen"])
+def test_without_labels_a_change_opens_a_context_and_keeps_the_old_network(signal):
+    agent = make("none", signal=signal)
+    agent.begin_task(1)
+    assert play(agent, 0, 60) == []
+    agent.end_task(world(0, 60))  # heard as the end of episodes, not as a change
+    assert agent.continual.old is None
+    agent.begin_task(0)
+    assert agent.game == 0
+    ((step, context),) = play(agent, 1, 40, 60)
+    assert step < 75
+    assert context == agent.game == 1
+    assert agent.continual.old is not None
+    assert agent.epsilon() < 1.0
+    assert agent.game_steps[1] == 4 * (100 - step)
+
+
+def test_memory_divides_its_shares_among_the_contexts_in_use():
+    memory = EpisodicMemory(120, 4, 2, 3, tasks=10)
+    rng = np.random.default_rng(6)
+
+    def write(task: int, count: int) -> None:
+        keys = rng.normal(size=(count, 4)).astype(np.float32)
+        hashes = rng.integers(1, 2**62, count)
+        memory.write(keys, np.zeros(count, np.int64), np.ones(count, np.float32), hashes, task)
+
+    memory.share_among(1)
+    write(0, 200)
+    assert len(memory.slots_of(0)) == 120
+    memory.share_among(3)
+    write(1, 200)
+    assert len(memory.slots_of(1)) == 40
+    assert len(memory.slots_of(0)) == 80
+    with pytest.raises(ValueError, match="11 of the memory's 10"):
+        memory.share_among(11)
