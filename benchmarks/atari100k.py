@@ -2,6 +2,11 @@
 
     python benchmarks/atari100k.py train --jobs 2     # runs/atari100k/<game>-<encoder>-s<seed>
     python benchmarks/atari100k.py collect            # benchmarks/results/atari100k.json
+    python benchmarks/atari100k.py train --variants self_prediction
+
+`self_prediction` learns a world model beside the values (SPR's loss among its own) and acts without
+it: what the loss alone does for the reactive agent. Its folders are called <game>-<encoder>-
+self_prediction-s<seed>.
 
 Both commands may be given on different machines, and training goes on where it was stopped. The
 score of a run is the mean of its last evaluation, made with the final weights.
@@ -25,13 +30,18 @@ ROOT = Path(__file__).resolve().parent.parent
 RUNS = Path("runs") / "atari100k"
 GAMES = ("road_runner", "krull", "boxing")
 PUBLISHED = ("DER", "DrQ_eps", "SPR")
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "reactive": (),
+    "self_prediction": ("world_model=latent",),
+}
 
 
 def train(args: argparse.Namespace) -> None:
     """Start every run that is not finished, `--jobs` at a time."""
 
-    def job(game: str, encoder: str, seed: int) -> None:
-        folder = RUNS / f"{game}-{encoder}-s{seed}"
+    def job(game: str, encoder: str, variant: str, seed: int) -> None:
+        middle = "" if variant == "reactive" else f"{variant}-"
+        folder = RUNS / f"{game}-{encoder}-{middle}s{seed}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         command = [
             sys.executable,
@@ -42,6 +52,7 @@ def train(args: argparse.Namespace) -> None:
             f"seed={seed}",
             f"run={folder}",
             "display=plain",
+            *VARIANTS[variant],
             *args.overrides,
         ]
         with open(f"{folder}.log", "a") as log:
@@ -55,7 +66,8 @@ def train(args: argparse.Namespace) -> None:
         for seed in args.seeds:
             for game in args.games:
                 for encoder in args.encoders:
-                    pool.submit(job, game, encoder, seed)
+                    for variant in args.variants:
+                        pool.submit(job, game, encoder, variant, seed)
 
 
 def published() -> dict[str, dict[str, float]]:
@@ -75,12 +87,13 @@ def collect(args: argparse.Namespace) -> None:
             print(f"{folder.name}: not finished, left out")
             continue
         manifest = json.loads((folder / "manifest.json").read_text())
-        game, encoder, seed = folder.name.split("-")
+        game, encoder, *variant, seed = folder.name.split("-")
         rates = [x["agent_steps_per_s"] for x in lines if x["kind"] == "train"]
         runs.append(
             {
                 "game": game,
                 "encoder": encoder,
+                "variant": variant[0] if variant else "reactive",
                 "seed": int(seed[1:]),
                 "score": float(np.mean(evals[-1]["returns"])),
                 "episodes": len(evals[-1]["returns"]),
@@ -99,13 +112,18 @@ def collect(args: argparse.Namespace) -> None:
     table = {}
     for game in GAMES:
         row: dict[str, object] = {"published": published()[game]}
-        for encoder in ("conv", "spiking"):
-            scores = [r["score"] for r in runs if (r["game"], r["encoder"]) == (game, encoder)]
-            row[encoder] = {"mean": float(np.mean(scores)), "seeds": scores} if scores else None
+        for variant in VARIANTS:
+            for encoder in ("conv", "spiking"):
+                kind = (game, encoder, variant)
+                mine = [r for r in runs if (r["game"], r["encoder"], r["variant"]) == kind]
+                scores = [r["score"] for r in mine]
+                cell = {"mean": float(np.mean(scores)), "seeds": scores} if scores else None
+                row[encoder if variant == "reactive" else f"{encoder} {variant}"] = cell
         table[game] = row
     result = {
         "command": "python benchmarks/atari100k.py train && python benchmarks/atari100k.py collect",
-        "what": "return at 100k agent steps (400k frames), single game, reactive",
+        "what": "return at 100k agent steps (400k frames), single game, reactive, without and with "
+        "the self-prediction loss",
         "table": table,
         "runs": runs,
     }
@@ -120,6 +138,7 @@ def main() -> None:
     parser.add_argument("action", choices=("train", "collect"))
     parser.add_argument("--games", nargs="+", default=GAMES)
     parser.add_argument("--encoders", nargs="+", default=("conv", "spiking"))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=("reactive",))
     parser.add_argument("--seeds", nargs="+", type=int, default=(0,))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("overrides", nargs="*", help="further overrides of train.py")

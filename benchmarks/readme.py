@@ -58,12 +58,14 @@ def throughput() -> str:
 def atari100k() -> str:
     result = load("atari100k")
     rows = []
+    kinds = [k for k in next(iter(result["table"].values())) if k != "published"]
+    kinds = [k for k in kinds if any(row[k] for row in result["table"].values())]
     for game, row in result["table"].items():
         ours = []
-        for encoder in ("conv", "spiking"):
-            cell = row[encoder]
+        for kind in kinds:
+            cell = row[kind]
             ours.append(
-                f"{cell['mean']:,.0f} ({', '.join(f'{s:,.0f}' for s in cell['seeds'])})"
+                f"{cell['mean']:,.1f} ({', '.join(f'{s:,.1f}' for s in cell['seeds'])})"
                 if cell
                 else "-"
             )
@@ -71,7 +73,8 @@ def atari100k() -> str:
     published = [
         name.replace("_eps", "(eps)") for name in next(iter(result["table"].values()))["published"]
     ]
-    head = ["return at 100k agent steps", "`reactive` conv (seeds)", "`reactive` spiking (seeds)"]
+    names = [f"{'`reactive` ' if ' ' not in k else ''}{k.replace('_', '-')} (seeds)" for k in kinds]
+    head = ["return at 100k agent steps", *names]
     return markdown([*head, *published], rows) + source("atari100k", result)
 
 
