@@ -170,18 +170,20 @@ class Agent:
         """The network that chooses actions: the target network where the configuration says so."""
         return self.learner.target if self.config.act_with_target else self.network
 
-    def epsilon(self) -> float:
-        """Probability of a random action: annealed once for every game."""
+    def epsilon(self) -> np.ndarray:
+        """Probability [N] of a random action in each emulator: annealed once for every game."""
         c = self.config
-        return schedules.linear(
+        annealed = schedules.linear(
             c.epsilon_start, c.epsilon_end, c.epsilon_decay, self.game_steps[self.game]
         )
+        last = np.linspace(0, 1, c.num_envs) if c.num_envs > 1 else np.zeros(1)
+        return np.maximum(annealed, c.epsilon_end * c.epsilon_spread**last)
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """Epsilon-greedy actions [N] for obs [N, 4, 84, 84]."""
         rng, count = self.explore_rng, len(obs)
         self.latent = None
-        epsilon = 0.0 if self.config.noisy else self.epsilon()
+        epsilon = 0.0 if self.config.noisy else self.epsilon()  # a number, or [N]
         allowed = self.allowed[self.game]
         random = rng.random(count) < epsilon
         actions = allowed[rng.integers(len(allowed), size=count)]
@@ -361,7 +363,7 @@ class Agent:
 
     def diagnostics(self) -> dict[str, float]:
         """Numbers of the last update and of the schedules, for the log."""
-        out = {"agent/epsilon": self.epsilon(), "agent/replay": float(len(self.replay))}
+        out = {"agent/epsilon": self.epsilon().mean(), "agent/replay": float(len(self.replay))}
         out |= self.continual.diagnostics()
         if self.contexts is not None:
             out |= self.contexts.scalars()
