@@ -249,9 +249,7 @@ def _against(methods: Sequence[Method]) -> list[Method]:
     out = [first]
     for m in others:
         known = len(m.runs) > 1 and len(first.runs) > 1
-        better = probability_of_improvement(
-            m.scores, first.scores, repetitions=2000 if known else 1
-        )
+        better = probability_of_improvement(m.scores, first.scores, repetitions=500 if known else 1)
         values = {**vars(m), "improvement": better, "improvement_known": known}
         out.append(Method(**values))
     return out

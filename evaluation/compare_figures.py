@@ -104,7 +104,7 @@ def _labelled(method: Method) -> str:
 
 
 def intervals(result: Comparison) -> Figure | None:
-    """One panel a figure, a row a method: IQM, its interval, and each seed as a ring."""
+    """One panel a figure, a row a method: IQM and its interval."""
     shown = [f for f in FIGURES if any(m.figures[f] for m in result.methods)]
     better = len(result.methods) > 1
     figure = new_figure(0.9 + 0.34 * len(result.methods))
@@ -114,9 +114,6 @@ def intervals(result: Comparison) -> Figure | None:
             found = method.figures[name]
             if found:
                 _whisker(axes, i, found.iqm, found.interval)
-                if len(found.by_run) > 1:
-                    ring = {"color": look(i)["color"], "markerfacecolor": "none", "alpha": 0.6}
-                    axes.plot(found.by_run, [i] * len(found.by_run), "o", markersize=4.5, **ring)
         side = "lower" if name in LOWER_IS_BETTER else "higher"
         _rows(axes, name.replace("_", " "), f"{side} is better")
         axes.axvline(0, color=FAINT, linewidth=0.9)
@@ -151,7 +148,7 @@ def _rows(axes: Axes, title: str, xlabel: str) -> None:
     axes.tick_params(axis="y", length=0)
     axes.xaxis.label.set_fontsize(8.5)
     axes.xaxis.label.set_color(FAINT)
-    axes.locator_params(axis="x", nbins=4)
+    axes.locator_params(axis="x", nbins=3)
 
 
 def matrices(result: Comparison) -> Figure:

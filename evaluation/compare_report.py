@@ -16,8 +16,9 @@ CAPTIONS = {
     "curves": "All games are evaluated all the time. Line: mean over seeds; band: 95 % bootstrap "
     "interval of that mean, where there are two seeds or more. Shaded: the game is being trained. "
     "Dashed: the game trained alone, at its end.",
-    "figures": "Diamond: IQM over games and seeds; bar: 95 % stratified bootstrap over seeds; "
-    "ring: one seed, mean over games.",
+    "figures": "Diamond: IQM over games and seeds; bar: 95 % stratified bootstrap over seeds, "
+    "where there are two or more. P(improvement): how often a run beats one of the first method on "
+    "a game; 0.5 is chance.",
     "matrices": "Read along a row: how a game rises when it is trained (outlined) and what remains "
     "of it. Numbers: scores; colour: share of the best that any method reached on that game.",
     "profiles": "The higher the better: the share of all games and seeds that end above a score. "
@@ -65,17 +66,19 @@ def rows(result: Comparison) -> list[tuple[str, ...]]:
     head = ["method", "seeds", *(f.replace("_", " ") for f in shown)]
     head[3:3] = ["average / alone"] if share else []
     more = len(result.methods) > 1
-    head += [f"P(better than {result.methods[0].name})"] * more + ["steps/s", "MB"]
+    head += [f"P(better than {result.methods[0].name})"] * more
+    timed, sized = (
+        any(m.costs[key] is not None for m in result.methods)
+        for key in ("agent_steps_per_s", "bytes")
+    )
+    head += ["steps/s"] * timed + ["MB"] * sized
     out = [tuple(head)]
     for m in result.methods:
         cells = [m.name, str(len(m.runs)), *(_figure(f, m.figures[f]) for f in shown)]
         cells[3:3] = [two_digits(_share(m, result))] if share else []
         cells += [_improvement(m)] * more
-        rate, size = m.costs["agent_steps_per_s"], m.costs["bytes"]
-        cells += [
-            "-" if rate is None else f"{rate:.0f}",
-            "-" if size is None else f"{size / 1e6:.1f}",
-        ]
+        cells += [_number(m.costs["agent_steps_per_s"], 0)] * timed
+        cells += [_number(m.costs["bytes"], 1, 1e6)] * sized
         out.append(tuple(cells))
     return out
 
@@ -88,6 +91,10 @@ def _figure(name: str, found: Figure | None) -> str:
     if found.interval:
         text += " [{}, {}]".format(*(two_digits(x, signed) for x in found.interval))
     return text
+
+
+def _number(value: float | None, digits: int, unit: float = 1.0) -> str:
+    return "-" if value is None else f"{value / unit:,.{digits}f}"
 
 
 def _share(method: Method, result: Comparison) -> float | None:
@@ -147,13 +154,12 @@ def cost_table(result: Comparison) -> list[tuple[str, ...]]:
     out = [head]
     for m in result.methods:
         c = m.costs
-        rate = "-" if c["agent_steps_per_s"] is None else f"{c['agent_steps_per_s']:.0f}"
+        rate = _number(c["agent_steps_per_s"], 0)
         if base and c["agent_steps_per_s"] and m is not result.methods[0]:
             rate += f" ({base / c['agent_steps_per_s']:.2f}x the time)"
         sizes = [c[f"bytes/{p}"] for p in parts] + [c["bytes"]]
-        cells = ["-" if s is None else f"{s / 1e6:.1f}" for s in sizes]
-        minutes = "-" if c["seconds"] is None else f"{c['seconds'] / 60:.1f}"
-        peak = "-" if c["peak_memory_mb"] is None else f"{c['peak_memory_mb']:,.0f}"
+        cells = [_number(s, 1, 1e6) for s in sizes]
+        minutes, peak = _number(c["seconds"], 1, 60), _number(c["peak_memory_mb"], 0)
         out.append((m.name, minutes, rate, peak, *cells))
     return out
 
@@ -171,9 +177,9 @@ def _page(result: Comparison, images: dict[str, bytes], command: str) -> str:
         f"<h1>{title}</h1>",
         f'<p class="faint">{escape(said)}</p>',
         *(f'<p class="note">{escape(note)}</p>' for note in result.notes),
-        table(rows(result), "numbers small", strong=_best(result)),
-        f'<p class="faint">{escape(_legend(result))} Bold: the best of a column. '
-        f"P(better): a run beats one of {escape(result.methods[0].name)} on a game.</p>",
+        table(rows(result), "small", strong=_best(result)),
+        f'<p class="faint">{escape(_legend(result))} Bold: the best of a column; '
+        "P(better) whose interval leaves out 0.5.</p>",
         table(
             [("figure", "meaning"), *((f.replace("_", " "), MEANINGS[f]) for f in shown)], "words"
         ),
@@ -181,14 +187,14 @@ def _page(result: Comparison, images: dict[str, bytes], command: str) -> str:
         _shown(images, "curves"),
         "<h2>Figures with intervals</h2>",
         _shown(images, "figures"),
-        table(games_table(result), "numbers small"),
+        table(games_table(result), "small"),
         "<h2>Task by time</h2>",
         _shown(images, "matrices"),
         "<h2>Score profiles</h2>",
         _shown(images, "profiles"),
         "<h2>Cost</h2>",
         _shown(images, "costs"),
-        table(cost_table(result), "numbers small"),
+        table(cost_table(result), "small"),
         "<h2>Runs</h2>",
         *_runs(result),
         f'<p class="faint"><code>{escape(command)}</code></p>',
@@ -201,9 +207,15 @@ def _shown(images: dict[str, bytes], name: str) -> str:
 
 
 def _best(result: Comparison) -> set[tuple[int, int]]:
-    """(row, column) of the best figure in each column of `rows`."""
+    """(row, column) in `rows` of the best figure in each column, and of every probability of
+    improvement whose interval leaves out chance."""
     head = rows(result)[0]
-    out = set()
+    better = next((c for c, title in enumerate(head) if title.startswith("P(better")), None)
+    out = {
+        (r, better)
+        for r, m in enumerate(result.methods, 1)
+        if m.improvement_known and not m.improvement.low <= 0.5 <= m.improvement.high
+    }
     for name in FIGURES:
         found = [
             (m.figures[name].iqm, r) for r, m in enumerate(result.methods, 1) if m.figures[name]
@@ -222,12 +234,11 @@ def _runs(result: Comparison) -> list[str]:
     listed = [("run", "method", "seed", "minutes", "commit")]
     for m in result.methods:
         for run in m.runs:
-            seconds = run.costs()["seconds"]
-            minutes = "-" if seconds is None else f"{seconds / 60:.1f}"
+            minutes = _number(run.costs()["seconds"], 1, 60)
             commit = str(run.manifest.get("commit") or "-")[:12]
             listed.append((run.path, m.name, str(run.seed), minutes, commit))
     listed += [(path, "alone", "", "", "") for path in result.references]
-    settings = table([head, *body], "numbers small") if body else "<p>Nothing.</p>"
+    settings = table([head, *body], "small") if body else "<p>Nothing.</p>"
     return [
         f"<details><summary>What differs in the configurations</summary>{settings}</details>",
         f"<details><summary>Folders</summary>{table(listed, 'numbers small')}</details>",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Collection, Sequence
 from html import escape
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_INTERVAL = re.compile(r" (\[[^\]]*\])$")
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1010px; margin: 2rem auto;
        padding: 0 1rem; }
@@ -26,7 +28,10 @@ th, td { padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #e4e
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 .words th:last-child, .words td:last-child { text-align: left; }
 img { max-width: 100%; } figure { margin: 1.6rem 0; } figcaption { color: #666; font-size: .9rem; }
-.small td, .small th { font-size: .85rem; padding: .25rem .55rem; }
+.small td, .small th { font-size: .85rem; padding: .25rem .6rem; vertical-align: top; }
+.small td { white-space: nowrap; }
+.small td:first-child, .small th:first-child { padding-left: 0; }
+.range { color: #777; font-size: .75rem; font-weight: normal; }
 .note { background: #fff6e0; border-left: 4px solid #E69F00; padding: .35rem .8rem;
         margin: .4rem 0; }
 details { margin: .6rem 0; } summary { cursor: pointer; }
@@ -63,13 +68,15 @@ def table(
     kind: str = "numbers",
     strong: Collection[tuple[int, int]] = (),
 ) -> str:
-    """A table from rows of text, the first of them the heading; `strong` (row, column) in bold."""
+    """A table from rows of text, the first of them the heading; `strong` (row, column) in bold.
+    Of kind "small", intervals ` [a, b]` stand below their number."""
     head, *body = rows
     lines = ["<tr>" + "".join(f"<th>{escape(x)}</th>" for x in head) + "</tr>"]
     for r, row in enumerate(body, 1):
-        cells = (
-            f"<b>{escape(x)}</b>" if (r, c) in strong else escape(x) for c, x in enumerate(row)
-        )
+        cells = [escape(x) for x in row]
+        if kind == "small":
+            cells = [_INTERVAL.sub(r'<br><span class="range">\1</span>', x) for x in cells]
+        cells = [f"<b>{x}</b>" if (r, c) in strong else x for c, x in enumerate(cells)]
         lines.append("<tr>" + "".join(f"<td>{x}</td>" for x in cells) + "</tr>")
     return f'<table class="{kind}">' + "\n".join(lines) + "</table>"
 

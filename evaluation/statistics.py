@@ -93,13 +93,13 @@ def interquartile_mean(
 ) -> Interval:
     """The IQM of [R, G] alone, with its stratified bootstrap interval: the same as `aggregate`'s,
     in a fraction of the time."""
-    from rliable import library, metrics
+    from rliable import library
 
     table = _checked("scores", scores)
     with _seeded(seed):
         point, interval = library.get_interval_estimates(
             {"scores": table},
-            lambda x: np.array([metrics.aggregate_iqm(x)]),
+            lambda x: np.array([_middle_half(x)]),
             reps=repetitions,
             confidence_interval_size=confidence,
         )
@@ -167,6 +167,13 @@ def performance_profile(
         )
     low, high = interval["scores"]
     return Profile(thresholds, np.asarray(share["scores"]), np.asarray(low), np.asarray(high))
+
+
+def _middle_half(table: np.ndarray) -> float:
+    """rliable's `aggregate_iqm` in plain arithmetic: a tenth of the time of scipy's trim_mean."""
+    values = np.sort(table, axis=None)
+    cut = values.size // 4
+    return float(values[cut : values.size - cut].mean())
 
 
 def _checked(name: str, table: np.ndarray) -> np.ndarray:
