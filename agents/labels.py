@@ -5,9 +5,12 @@
     task_labels=none          it notices changes itself (agents/change.py)
 
 Without names it numbers its own *contexts*, 0, 1, 2, ... Whatever else would go by the game (the
-replay's task column, cloning, shares of memory, exploration) goes by the context. An action mask
-would betray the game, so all 18 actions are allowed in every game; an evaluation tells as little.
-That episodes stop at a change is known to any agent: they end by truncation.
+replay's task column, cloning, shares of memory, exploration) goes by the context. A context whose
+screen looks like what comes after a change is entered again; otherwise a new one is opened. An
+action mask would betray the game, so all 18 actions are allowed in every game. An evaluation tells
+as little: it is judged by the context that its screens are nearest to.
+
+That episodes stop at a change is known to any agent: they end there as by a truncation.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from agents.change import ChangeConfig, ChangeDetector, screen
+from agents.change import ChangeConfig, ChangeDetector, Usual, screen
 
 if TYPE_CHECKING:
     from agents.agent import Agent
@@ -30,23 +33,26 @@ class Contexts:
 
     Args:
         labels: "boundaries" or "none".
-        config: how changes are noticed.
+        config: how changes are noticed and contexts known again.
         agent: whose contexts; its masks [C, A] say how many there can be.
     """
 
     def __init__(self, labels: str, config: ChangeConfig, agent: Agent) -> None:
         self.config, self.agent = config, agent
         self.most = len(agent.masks)
-        self.used = 0  # contexts so far
+        self.screens: list[Usual] = []  # what is usual on screen in each context so far
         self.detector = ChangeDetector(config) if labels == "none" else None
+        self.changed = False  # told of a boundary; what comes after it is looked at first
         self.alarms = 0
         self._events: list[dict[str, float]] = []
 
     # -- changes --------------------------------------------------------------------------------
     def begin_task(self) -> None:
         """A task begins: heard where boundaries are told, and at the very first."""
-        if self.detector is None or self.used == 0:
-            self._enter()
+        if not self.screens:
+            self._enter(None)
+        elif self.detector is None:
+            self.changed = True
 
     def end_task(self) -> None:
         """A task ends: heard where boundaries are told."""
@@ -54,16 +60,21 @@ class Contexts:
             self.agent.leave()
 
     def see(self, obs: np.ndarray) -> None:
-        """A vector step's observations [N, 4, 84, 84], whose latents the agent may know."""
-        if self.detector is None:
-            return
-        signals = screen(obs) if self.config.signal == "screen" else self._spikes(obs)
-        score = self.detector.sum
-        if self.detector.see(signals):
+        """A vector step's observations [N, 4, 84, 84], which the agent has just acted on."""
+        blocks, detector = screen(obs), self.detector
+        shared = detector is not None and self.config.signal == "screen"  # the detector learns
+        if detector is not None and detector.see(blocks if shared else self._spikes(obs)):
+            event = {"left": self.agent.game, "score": detector.sum}
             self.alarms += 1
             self.agent.leave()
-            self._enter()
-            self._events.append({"context": self.agent.game, "score": score})
+            self._enter(blocks)
+            self._events.append(event | {"context": self.agent.game})
+            shared = False
+        elif self.changed:
+            self._enter(blocks)
+            self.changed = False
+        if not shared and (detector is None or detector.sum == 0):  # nothing odd in them
+            self.screens[self.agent.game].learn(blocks)
 
     @torch.no_grad()
     def _spikes(self, obs: np.ndarray) -> np.ndarray:
@@ -74,15 +85,31 @@ class Contexts:
             agent.latent = network(torch.from_numpy(obs).to(agent.device)).encoding.latent
         return agent.latent.double().cpu().numpy()
 
-    def _enter(self) -> None:
-        """A new context; the last one again when there is no further one."""
-        self.used = min(self.used + 1, self.most)
-        self.agent.enter(self.used - 1)
-        self.agent.share(self.used)
+    def _enter(self, blocks: np.ndarray | None) -> None:
+        """The context that screens [N, 144] belong to, or a new one; the nearest one where no
+        further one can be had."""
+        far = self.log_distances(blocks) if blocks is not None else np.zeros(0)
+        known = self.config.recognise and len(far) > 0 and far.min() < self.config.slack
+        if known or len(self.screens) == self.most:
+            context = int(far.argmin())
+        else:
+            context = len(self.screens)
+            self.screens.append(Usual("screen", self.config.memory))
+        self.agent.enter(context)
+        self.agent.share(len(self.screens))
+        if self.detector is not None:
+            same = self.config.signal == "screen"
+            self.detector.begin(self.screens[context] if same else None)
+
+    def log_distances(self, blocks: np.ndarray) -> np.ndarray:
+        """Mean log distance [C] of screens [N, 144] from what is usual in each context."""
+        return np.array([usual.log_distances(blocks).mean() for usual in self.screens])
 
     def now(self, obs: np.ndarray) -> int:
-        """The context that observations [N, ...] of an evaluation are judged by."""
-        return self.agent.game
+        """The context that observations [N, 4, 84, 84] of an evaluation belong to."""
+        if not any(usual.count for usual in self.screens):
+            return self.agent.game
+        return int(self.log_distances(screen(obs)).argmin())
 
     # -- numbers and state ----------------------------------------------------------------------
     def events(self) -> list[dict[str, float]]:
@@ -91,20 +118,30 @@ class Contexts:
         return out
 
     def scalars(self) -> dict[str, float]:
-        out = {"change/context": float(self.agent.game), "change/contexts": float(self.used)}
+        out = {
+            "change/context": float(self.agent.game),
+            "change/contexts": float(len(self.screens)),
+        }
         if self.detector is not None:
             out |= {"change/alarms": float(self.alarms)} | self.detector.scalars()
         return out
 
     def state_dict(self) -> dict:
         return {
-            "used": self.used,
+            "screens": [usual.state_dict() for usual in self.screens],
+            "changed": self.changed,
             "alarms": self.alarms,
             "detector": None if self.detector is None else self.detector.state_dict(),
         }
 
     def load_state_dict(self, state: dict) -> None:
-        self.used, self.alarms = state["used"], state["alarms"]
+        self.screens = [Usual("screen", self.config.memory) for _ in state["screens"]]
+        for usual, saved in zip(self.screens, state["screens"]):
+            usual.load_state_dict(saved)
+        self.changed, self.alarms = state["changed"], state["alarms"]
         if self.detector is not None:
             self.detector.load_state_dict(state["detector"])
-        self.agent.share(self.used)
+            if self.config.signal == "screen" and self.screens:  # one and the same object
+                self.detector.usual = self.screens[self.agent.game]
+        if self.screens:
+            self.agent.share(len(self.screens))

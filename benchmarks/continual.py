@@ -46,6 +46,10 @@ METHODS: dict[str, tuple[str, ...]] = {
     "mas": (PLAIN, "consolidation=[mas]"),
     # Not in the default list: engram with consolidation, and parts of it alone.
     "engram_online_ewc": ("agent=engram", "consolidation=[online_ewc]"),
+    # Told only when the game changes; told nothing; told, but with all 18 actions like those two.
+    "engram_boundaries": ("agent=engram", "task_labels=boundaries"),
+    "engram_none": ("agent=engram", "task_labels=none"),
+    "engram_full_actions": ("agent=engram", "protocol.actions=full"),
     "half_reservoir": (PLAIN, "replay=fifo_and_reservoir"),
     "episodic": ("agent=episodic",),
 }

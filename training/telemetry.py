@@ -124,10 +124,13 @@ class Telemetry:
         self._scalar("task/index", task, step)
         self._scalar("task/game", self.games.index(game), step)
 
-    def change(self, step: int, task: int, game: str, context: int, score: float) -> None:
-        """The agent took what it sees for another game and calls it `context`; task and game are
-        the truth."""
-        self._write(step, "change", task=task, game=game, context=context, score=score)
+    def change(
+        self, step: int, task: int, game: str, context: int, left: int, score: float
+    ) -> None:
+        """The agent took what it sees for another game: it leaves one of its contexts and enters
+        another, or a new one. task and game are the truth."""
+        fields = {"context": context, "left": left, "score": score}
+        self._write(step, "change", task=task, game=game, **fields)
         self._scalar("change/alarm", context, step)
 
     # -- state ----------------------------------------------------------------------------------
@@ -251,6 +254,13 @@ def custom_layout(games: Sequence[str]) -> dict:
             ],
             "forgetting by game": ["Multiline", [f"continual/forgetting/{n}$" for n in names]],
             "task": ["Multiline", ["task/index$"]],
+        },
+        "changes of game": {
+            "score of the detector (its largest since the last line)": [
+                "Multiline",
+                ["change/highest$", "change/score$"],
+            ],
+            "context, alarms": ["Multiline", ["change/context$", "change/alarms$", "task/game$"]],
         },
         "memory": {
             "entries by game (index)": ["Multiline", [r"memory/size/\d+$"]],

@@ -36,11 +36,22 @@ def test_screen_is_the_mean_of_each_block():
 
 
 def test_detector_fires_at_the_change_and_nowhere_else():
-    detector = ChangeDetector(ChangeConfig())
-    alarms = [t for t in range(900) if detector.see(screen(world(t // 300, t)))]
+    detector, alarms = ChangeDetector(ChangeConfig()), []
+    for t in range(600):
+        if detector.see(screen(world(t // 200, t))):
+            alarms.append(t)
+            detector.begin()
     assert len(alarms) == 2
-    assert 300 <= alarms[0] < 315
-    assert 600 <= alarms[1] < 615
+    assert 200 <= alarms[0] < 206
+    assert 400 <= alarms[1] < 406
+
+
+def test_slow_drift_is_no_change():
+    detector = ChangeDetector(ChangeConfig(memory=100))
+    rng = np.random.default_rng(3)
+    for t in range(600):  # as far in all as from one standard deviation to sixty
+        signals = rng.normal(0.1 * t, 1, (N, 144)) * 10
+        assert not detector.see(signals)
 
 
 def test_one_environment_alone_in_a_new_level_is_no_change_of_game():
@@ -80,22 +91,22 @@ def play(agent: Agent, kind: int, steps: int, begin: int = 0) -> list:
     return alarms
 
 
-def test_boundaries_are_numbered_whatever_the_game_is_called():
-    agent = make("boundaries")
-    for visit, game in enumerate((2, 0, 2)):
+@pytest.mark.parametrize(("recognise", "again"), [(True, 0), (False, 2)])
+def test_boundaries_are_numbered_whatever_the_game_is_called(recognise, again):
+    agent = make("boundaries", recognise=recognise)
+    for visit, (game, context) in enumerate(((2, 0), (0, 1), (2, again))):
         agent.begin_task(game)
-        assert agent.game == visit
-        assert agent.epsilon() == 1.0  # a context that is new is explored
         play(agent, game, 12, 12 * visit)
+        assert agent.game == context
+        assert agent.game_steps[context] == (96 if (visit, again) == (2, 0) else 48)
         agent.end_task(world(game, 12 * visit + 12))
     labels = np.unique(agent.replay.sample(64, 1, np.random.default_rng(4)).task)
-    assert set(labels) == {0, 1, 2}
+    assert set(labels) == {0, 1, again}
     assert agent.continual.old is not None
 
 
-@pytest.mark.parametrize("signal", ["screen"])
-def test_without_labels_a_change_opens_a_context_and_keeps_the_old_network(signal):
-    agent = make("none", signal=signal)
+def test_without_labels_a_change_opens_a_context_and_keeps_the_old_network():
+    agent = make("none")
     agent.begin_task(1)
     assert play(agent, 0, 60) == []
     agent.end_task(world(0, 60))  # heard as the end of episodes, not as a change
@@ -128,3 +139,44 @@ def test_memory_divides_its_shares_among_the_contexts_in_use():
     assert len(memory.slots_of(0)) == 80
     with pytest.raises(ValueError, match="11 of the memory's 10"):
         memory.share_among(11)
+
+
+def test_evaluation_is_judged_by_the_context_that_looks_like_it():
+    agent = make("none")
+    agent.begin_task(0)
+    play(agent, 0, 40)
+    play(agent, 1, 40, 40)
+    assert agent.game == 1
+    before = agent.contexts.state_dict()
+    assert [agent.contexts.now(world(kind, 7)) for kind in (0, 1)] == [0, 1]
+    agent.eval_policy(world(0, 3), game=1)
+    assert agent.game == 1
+    np.testing.assert_equal(agent.contexts.state_dict(), before)
+
+
+@pytest.mark.parametrize("signal", ["screen", "spikes"])
+def test_contexts_go_on_from_their_state(signal):
+    rng, agents = np.random.default_rng(8), [make("none", signal=signal) for _ in range(2)]
+    dictionary = rng.normal(size=(3, 8))
+
+    def step(contexts, kind: int, t: int) -> None:
+        """The spikes are replaced by a game's own pattern: an untrained encoder fires little."""
+        contexts._spikes = lambda obs: (
+            dictionary[kind] + 0.1 * np.sin(t + np.arange(32)).reshape(N, 8)
+        )
+        contexts.see(world(kind, t))
+
+    first, second = (agent.contexts for agent in agents)
+    first.begin_task()
+    for t in range(60):
+        step(first, t // 30, t)
+    first.events()
+    agents[1].game = agents[0].game
+    second.load_state_dict(first.state_dict())
+    for t in range(60, 110):
+        kind = 0 if t < 85 else 2
+        step(first, kind, t)
+        step(second, kind, t)
+    entered = [[e["context"] for e in contexts.events()] for contexts in (first, second)]
+    assert entered == [[0, 2], [0, 2]]
+    np.testing.assert_equal(first.state_dict(), second.state_dict())
