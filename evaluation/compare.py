@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from errors import require
-from evaluation.methods import Run, find, group, read
+from evaluation.methods import Run, differences, find, group, read
 from evaluation.metrics import ContinualMetrics, Curve, continual_metrics
 from evaluation.statistics import Interval, interquartile_mean, probability_of_improvement
 from evaluation.style import short
@@ -266,6 +266,13 @@ def _remark(methods: Sequence[Method], notes: list[str]) -> None:
     other = [m.name for m in methods if m.metrics[0].visits != first.metrics[0].visits]
     if other:
         notes.append(f"trained on other budgets than {first.name}: {', '.join(other)}")
+    for m in methods:
+        mixed = differences([run.config for run in m.runs])
+        if mixed:
+            notes.append(f"{m.name}: its runs differ in {', '.join(list(mixed)[:4])}")
+    commits = {str(run.manifest.get("commit")) for m in methods for run in m.runs}
+    if len(commits) > 1:
+        notes.append(f"the runs are of {len(commits)} commits of the program (see the folders)")
     sizes = {m.name: m.costs["bytes"] for m in methods if m.costs["bytes"]}
     if sizes and max(sizes.values()) > 1.02 * min(sizes.values()):
         most, least = max(sizes, key=sizes.get), min(sizes, key=sizes.get)

@@ -5,6 +5,7 @@ R runs (seeds) of a method, G games, V visits, E evaluations. A method keeps its
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -122,11 +123,11 @@ def intervals(result: Comparison) -> Figure | None:
         for i, method in enumerate(result.methods[1:], 1):
             p = method.improvement
             _whisker(axes, i, p.point, (p.low, p.high) if method.improvement_known else None)
-        _rows(axes, "P(improvement)", f"over {result.methods[0].name}")
+        first = result.methods[0].name
+        _rows(axes, "P(improvement)", f"over {first if len(first) < 16 else 'the first'}")
         axes.axvline(0.5, color=FAINT, linewidth=0.9)
         axes.set_xlim(-0.05, 1.05)
-    panels[0].set_yticks(range(len(result.methods)), [m.name for m in result.methods], fontsize=9)
-    panels[0].set_ylim(len(result.methods) - 0.5, -0.5)
+    _name_rows(panels[0], result)
     return figure
 
 
@@ -137,6 +138,12 @@ def _whisker(axes: Axes, row: int, point: float, interval: tuple[float, float] |
             interval, (row, row), color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt"
         )
     axes.plot([point], [row], "D", color=colour, markersize=6)
+
+
+def _name_rows(axes: Axes, result: Comparison) -> None:
+    names = [fill(m.name, 26, break_long_words=False) for m in result.methods]
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_ylim(len(names) - 0.5, -0.5)
 
 
 def _rows(axes: Axes, title: str, xlabel: str) -> None:
@@ -232,33 +239,40 @@ def profiles(result: Comparison) -> Figure:
 def costs(result: Comparison) -> Figure | None:
     """What a method takes: minutes of the run, agent steps/s of training, bytes by part."""
     methods = result.methods
-    if all(m.costs["agent_steps_per_s"] is None and m.costs["bytes"] is None for m in methods):
+    bars = {
+        "seconds": ("Whole run", "minutes", 60, "{:.1f}"),
+        "agent_steps_per_s": ("Training", "agent steps/s", 1, "{:.0f}"),
+    }
+    shown = [key for key in (*bars, "bytes") if any(m.costs[key] for m in methods)]
+    if not shown:
         return None
     figure = new_figure(1.0 + 0.34 * len(methods))
-    time, rate, room = figure.subplots(1, 3, sharey=True, width_ratios=(3, 3, 4))
-    for i, m in enumerate(methods):
-        colour = look(i)["color"]
-        for axes, value, text in (
-            (time, (m.costs["seconds"] or 0) / 60, "{:.1f}"),
-            (rate, m.costs["agent_steps_per_s"] or 0, "{:.0f}"),
-        ):
-            axes.barh(i, value, color=colour, height=0.62)
-            _value(axes, i, value, text)
-        left = 0.0
-        for part, shade in zip(PARTS, PART_COLOURS):
-            size = (m.costs[f"bytes/{part}"] or 0) / 1e6
-            room.barh(i, size, left=left, color=shade, height=0.62, label=None if i else part)
-            left += size
-        _value(room, i, left, "{:.1f}")
-    _rows(time, "Whole run", "minutes, with evaluations")
-    _rows(rate, "Training", "agent steps/s, median")
-    _rows(room, "Remembered with", "MB")
-    for axes in (time, rate, room):
-        axes.set_xlim(0, max(1e-9, 1.2 * axes.dataLim.x1))
-    room.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, frameon=False)
-    time.set_yticks(range(len(methods)), [m.name for m in methods], fontsize=9)
-    time.set_ylim(len(methods) - 0.5, -0.5)
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axes, key in zip(panels, shown):
+        for i, m in enumerate(methods):
+            if key == "bytes":
+                _value(axes, i, _stack(axes, m, i), "{:.1f}")
+            else:
+                value = (m.costs[key] or 0) / bars[key][2]
+                axes.barh(i, value, color=look(i)["color"], height=0.62)
+                _value(axes, i, value, bars[key][3])
+        title, unit = bars[key][:2] if key in bars else ("Remembered with", "MB")
+        _rows(axes, title, unit)
+        axes.set_xlim(0, 1.22 * axes.dataLim.x1)
+    if shown[-1] == "bytes":
+        panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, frameon=False)
+    _name_rows(panels[0], result)
     return figure
+
+
+def _stack(axes: Axes, method: Method, row: int) -> float:
+    """Bytes by part, one after the other; returns their sum in MB."""
+    left = 0.0
+    for part, shade in zip(PARTS, PART_COLOURS):
+        size = (method.costs[f"bytes/{part}"] or 0) / 1e6
+        axes.barh(row, size, left=left, color=shade, height=0.62, label=None if row else part)
+        left += size
+    return left
 
 
 def _value(axes: Axes, row: int, value: float, text: str) -> None:

@@ -194,8 +194,12 @@ def descriptions(configs: Sequence[Mapping]) -> list[str]:
             (rest if preset else words).extend(said)
         short.append(" ".join(words))
         whole.append(" ".join(words + rest))
-    out = short if len(set(short)) == len(short) else whole
-    return [text or "run" for text in out]
+    # The shortest that still tells them apart: what is merely absent need not be said.
+    bare = [" ".join(w for w in text.split() if not w.endswith("=[]")) for text in short]
+    for out in (bare, short):
+        if len(set(out)) == len(out) and all(out):
+            return out
+    return [text or "run" for text in whole]
 
 
 def _preset(name: str, values: Any) -> tuple[str | None, set[str]]:

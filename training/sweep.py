@@ -286,7 +286,8 @@ class Executor:
                 self.failed.append(job)
                 where = f", see {log.name}" if log is not None else ""
                 said = f"failed with status {process.returncode}{where}"
-            print(f"{job.folder}: {said} after {time.monotonic() - begin:.0f} s", flush=True)
+            minutes = (time.monotonic() - begin) / 60
+            print(f"{job.folder}: {said} after {minutes:.1f} minutes", flush=True)
 
     def _handle(self, signum: int, _frame: object) -> None:
         self.stopped = signum

@@ -118,6 +118,8 @@ def test_a_run_that_is_not_finished_is_left_out_and_said_so(folder, tmp_path):
 def test_names(folder, tmp_path):
     given = compare(find(f"x={folder}/a-s*,y={folder}/b-s0", "compare"))
     assert [(m.name, len(m.runs)) for m in given.methods] == [("x", 2), ("y", 1)]
+    mixed = compare(find(f"z={folder}/a-s1,z={folder}/b-s0", "compare"))
+    assert "z: its runs differ in agent.batch_size" in mixed.notes
     stamped = [
         make(tmp_path / f"t-20260101-00000{i}-s0", batch=batch) for i, batch in enumerate((32, 64))
     ]
@@ -132,6 +134,12 @@ def test_descriptions_use_the_words_of_the_command_line():
     ewc = {**plain, "consolidation": ["online_ewc"]}
     said = descriptions([{**plain, "consolidation": []}, ewc])
     assert said == ["consolidation=[]", "consolidation=[online_ewc]"]
+    three = [{**plain, "consolidation": []}, {**cloning, "consolidation": []}, ewc]
+    assert descriptions(three) == [
+        "replay=fifo",
+        "replay=cloning",
+        "consolidation=[online_ewc] replay=fifo",
+    ]
 
 
 @pytest.mark.parametrize(
