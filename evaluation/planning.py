@@ -1,7 +1,7 @@
 """Does planning beat reacting? The same trained agent plays the same episodes both ways.
 
     python evaluate.py run=runs/x [planner=reactive,beam,gumbel,shuffled,oracle] [episodes=30]
-        [depth=1,2,3] [simulations=2,8,16] [width=4] [branch=4] [share=1] [games=..]
+        [depth=1,2,3] [simulations=2,8,16] [width=4] [branch=4] [share=1] [gain=0] [games=..]
 
 Variants: `reactive`; `beam` at each depth; `gumbel` with each number of simulations; and three
 controls: depth 0, which must choose exactly as `reactive`; `shuffled`, a beam whose model is told
@@ -35,7 +35,7 @@ from evaluation.lockstep import Moment, play
 from evaluation.statistics import aggregate, probability_of_improvement
 
 KEYS = ("run", "step", "planner", "games", "episodes", "depth", "simulations", "width", "branch",
-        "considered", "share", "margin", "oracle_episodes", "seed")  # fmt: skip
+        "considered", "share", "gain", "oracle_episodes", "seed")  # fmt: skip
 KINDS = ("reactive", "beam", "gumbel", "shuffled", "oracle")
 PROBE_EPISODES, PROBE_STEPS = 6, 400  # of the reactive policy, for the model's errors
 HORIZON = 5  # steps over which the model's errors are measured
@@ -191,8 +191,8 @@ def compare_planners(
 def _settings(config: PlannerConfig) -> dict:
     keys = {
         "none": (),
-        "beam": ("depth", "width", "branch", "share", "margin"),
-        "gumbel": ("simulations", "considered", "prior_temperature", "share", "margin"),
+        "beam": ("depth", "width", "branch", "share", "gain"),
+        "gumbel": ("simulations", "considered", "prior_temperature", "share", "gain"),
     }
     return {"planner": config.name} | {k: getattr(config, k) for k in keys[config.name]}
 
@@ -375,7 +375,7 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
         run.config.planner,
         name="none",
         **{k: _number(options, k) for k in ("width", "branch", "considered") if k in options},
-        **{k: _number(options, k, float) for k in ("share", "margin") if k in options},
+        **{k: _number(options, k, float) for k in ("share", "gain") if k in options},
     )
     depths = [_number({"depth": d}, "depth") for d in options.get("depth", "1,2,3").split(",")]
     simulations = [

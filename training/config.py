@@ -30,6 +30,8 @@ from errors import UserError, require
 from memory.consolidation import ConsolidationConfig
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
+# Keys that earlier versions wrote into a run's config.yaml, with the value that changed nothing.
+RETIRED = {"planner.margin": 0.0}
 
 
 @dataclass(frozen=True)
@@ -234,8 +236,12 @@ def read_config(path: Path) -> RunConfig:
         UserError: not readable, a key that this version does not know, a value out of range.
     """
     try:
-        schema = _writable(OmegaConf.structured(RunConfig))
-        config = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.load(path)))
+        schema, saved = _writable(OmegaConf.structured(RunConfig)), OmegaConf.load(path)
+        for key, without_effect in RETIRED.items():
+            if OmegaConf.select(saved, key) == without_effect:
+                group, _, name = key.rpartition(".")
+                del OmegaConf.select(saved, group)[name]
+        config = OmegaConf.to_object(OmegaConf.merge(schema, saved))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (OSError, YAMLError, OmegaConfBaseException) as error:

@@ -33,16 +33,15 @@ def search(
     *args: Any,
 ) -> PlanResult:
     """`plan`, as far as the configuration trusts it: mixed with the agent's own values by `share`,
-    and only in moments whose two best actions are closer than `margin`."""
+    and acted on only where it gains at least `gain` over the reactive choice."""
     found = plan(config, root, root_q, mask, *args)
-    if config.share == 1.0 and config.margin == 0.0:
-        return found
+    q, action = found.q, found.action
     own = root_q.masked_fill(~mask, -torch.inf)
-    q = torch.where(mask, own + config.share * (found.q - own), -torch.inf)
-    action = found.action if config.share == 1.0 else q.argmax(1)
-    if config.margin > 0:
-        best = own.topk(min(2, own.shape[1]), 1).values
-        sure = best[:, 0] - best[:, -1] >= config.margin
-        q = torch.where(sure[:, None], own, q)
-        action = torch.where(sure, own.argmax(1), action)
+    if config.share < 1.0:
+        q = torch.where(mask, own + config.share * (q - own), -torch.inf)
+        action = q.argmax(1)
+    if config.gain > 0:
+        reactive = own.argmax(1)
+        promised = q.gather(1, action[:, None]) - q.gather(1, reactive[:, None])
+        action = torch.where(promised[:, 0] >= config.gain, action, reactive)
     return found._replace(q=q, action=action)

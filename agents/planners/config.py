@@ -26,8 +26,9 @@ class PlannerConfig:
     visit_offset: float = 50.0  # of sigma(q) (mctx's default)
     # How much the search's value counts beside the agent's own: q + share (q_plan - q).
     share: float = 1.0
-    margin: float = 0.0  # return; plan only where the two best actions are closer than this; 0:
-    # everywhere
+    # Return; the search overrides the reactive choice only where it promises at least so much more:
+    # the values of neighbouring moments differ by noise, and the best of many is the luckiest.
+    gain: float = 0.0
     # Share of a batch, of its rows of the present game, whose bootstrap action the search chooses
     # instead of the online network (reanalysed targets; EfficientZero reanalyses 99 %).
     reanalyse: float = 0.0
@@ -39,7 +40,7 @@ class PlannerConfig:
         )
         for key in ("width", "branch", "considered"):
             require(getattr(self, key) >= 1, f"planner.{key} must be at least 1")
-        for key in ("depth", "simulations", "margin", "visit_offset"):
+        for key in ("depth", "simulations", "gain", "visit_offset"):
             require(getattr(self, key) >= 0, f"planner.{key} must not be negative")
         for key in ("prior_temperature", "value_scale"):
             require(getattr(self, key) > 0, f"planner.{key} must be above 0")

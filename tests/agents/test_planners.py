@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.planners import PlannerConfig, plan
+from agents import planners
+from agents.planners import PlannerConfig
 from agents.planners.gumbel import completed_q, prior_logits, rounds, sigma
 from agents.world_model import ModelStep
 from errors import UserError
@@ -42,7 +43,7 @@ def search(config, model, state, q, gamma=0.9, mask=None):
     def value_fn(latent):
         return q[latent.argmax(1)].masked_fill(~mask[0], -torch.inf)
 
-    return plan(config, root, q[torch.as_tensor(state)], mask, model, value_fn, gamma)
+    return planners.search(config, root, q[torch.as_tensor(state)], mask, model, value_fn, gamma)
 
 
 def beam(**values):
@@ -141,6 +142,20 @@ def test_actions_that_do_not_exist_are_never_taken(config):
     assert torch.isfinite(result.q[:, [0, 2, 3]]).all()
     assert (result.q < 50).all()
     assert set(result.action.tolist()) <= {0, 2, 3}
+
+
+def test_a_search_that_gains_little_does_not_override():
+    model, q = random_world(5)
+    q = torch.as_tensor(q)
+    root = np.arange(12)
+    free = search(beam(depth=3), model, root, q)
+    reactive = q.argmax(1)
+    promised = free.q.max(1).values - free.q.gather(1, reactive[:, None])[:, 0]
+    bar = promised[promised > 0].median().item()
+    careful = search(beam(depth=3, gain=bar), model, root, q)
+    assert torch.equal(careful.q, free.q)
+    assert torch.equal(careful.action, torch.where(promised >= bar, free.action, reactive))
+    assert 0 < (careful.action != reactive).sum() < (free.action != reactive).sum()
 
 
 def test_rounds_of_sequential_halving():

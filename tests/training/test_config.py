@@ -7,7 +7,7 @@ import pytest
 from envs import PROTOCOLS
 from envs.sequences import SEQUENCES
 from errors import UserError
-from training.config import CONFIG_DIR, differences, load_config, to_yaml
+from training.config import CONFIG_DIR, differences, load_config, read_config, to_yaml
 
 GROUPS = sorted(f"{path.parent.name}={path.stem}" for path in CONFIG_DIR.glob("*/*.yaml"))
 
@@ -79,3 +79,13 @@ def test_sequence_files_say_what_the_code_says(name):
 def test_no_yaml_file_is_orphaned():
     assert Path(CONFIG_DIR, "config.yaml").exists()
     assert len(GROUPS) > 10
+
+
+def test_a_run_of_an_earlier_version_is_read(tmp_path):
+    path = tmp_path / "config.yaml"
+    saved = to_yaml(load_config(["seed=4"]))
+    path.write_text(saved.replace("planner:\n", "planner:\n  margin: 0.0\n"))
+    assert read_config(path).seed == 4
+    path.write_text(saved.replace("planner:\n", "planner:\n  margin: 0.1\n"))
+    with pytest.raises(UserError, match=r"planner\.margin"):
+        read_config(path)
