@@ -152,7 +152,9 @@ def train(args: argparse.Namespace) -> None:
             visits = CYCLES * len(args.games)
             plan.append((args.out / f"{method}-s{seed}", of_method(method, seed, args), visits))
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "command.txt").write_text(shlex.join(["python", *sys.argv]) + "\n")
+    note, command = args.out / "command.txt", shlex.join(["python", *sys.argv])
+    given = note.read_text().splitlines() if note.exists() else []
+    note.write_text("\n".join([*(c for c in given if c != command), command]) + "\n")
 
     def job(folder: Path, overrides: list[str], visits: int) -> None:
         if finished(folder, visits):
@@ -202,6 +204,8 @@ def collect(args: argparse.Namespace) -> None:
     low = {g: reference(g).random for g in games}
     high = {g: np.mean([x.raw_curves()[g].scores[-1] for x in alone[g].values()]) for g in games}
     used = [g for g in games if high[g] > low[g]]  # a game that is not learned has no scale
+    if not used:
+        sys.exit("no game was learned above random even alone: give more --steps")
 
     def scaled(game: str, curve: Curve) -> Curve:
         return Curve(curve.steps, (curve.scores - low[game]) / (high[game] - low[game]))
@@ -231,7 +235,7 @@ def collect(args: argparse.Namespace) -> None:
     first = json.loads((args.out / f"{order[0]}-s{min(logs[order[0]])}/manifest.json").read_text())
     note = args.out / "command.txt"
     result = {
-        "command": f"{note.read_text().strip() if note.exists() else 'train'} && "
+        "command": f"{' && '.join(note.read_text().splitlines()) if note.exists() else 'train'} && "
         f"{shlex.join(['python', *sys.argv])}",
         "what": "scores are (score - random) / (single - random); average: at the end; forgetting: "
         "from the end of a game's latest visit to the end of the run; visit_forgetting: from the "

@@ -1,8 +1,8 @@
 """The methods. Each says how much every weight matters and where it is held; the rest is shared.
 
-A method has three hooks: `after_backward(grads)`, `after_step(params)`, `consolidate(params,
-evidence)`; what it knows stands in `importance` and `anchor`, lists of tensors like the weights,
-whose penalty is 1/2 sum importance (w - anchor)^2. Memory does not grow with the number of games.
+Its hooks are `after_step(params)`, `moved(params)` and `consolidate(params, evidence)`; what
+it knows stands in `importance` and `anchor`, lists of tensors like the weights, whose penalty is
+1/2 sum importance (w - anchor)^2. Memory does not grow with the number of games.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from memory.consolidation.config import ConsolidationConfig
+from memory.consolidation.kernels import follow_path
 
 
 class Evidence(NamedTuple):
@@ -27,17 +28,20 @@ class Method:
     """Importances add up, the anchor is where the last game ended."""
 
     decay = 1.0
+    # Where a method needs the gradients of the losses alone, before any penalty and clipping, they
+    # are put here after each backward pass.
+    gradients: list[Tensor] | None = None
 
     def __init__(self, params: Sequence[Tensor], config: ConsolidationConfig) -> None:
         self.config = config
         self.importance = [torch.zeros_like(p) for p in params]
         self.anchor = [p.detach().clone() for p in params]
 
-    def after_backward(self, grads: Sequence[Tensor]) -> None:
-        """Gradients of the losses alone, before any penalty and clipping."""
-
     def after_step(self, params: Sequence[Tensor]) -> None:
         """The optimiser has moved the weights."""
+
+    def moved(self, params: Sequence[Tensor]) -> None:
+        """Weights were set by other means than the optimiser's."""
 
     def consolidate(self, params: Sequence[Tensor], evidence: Evidence) -> None:
         """A game ends."""
@@ -112,16 +116,13 @@ class SynapticIntelligence(Method):
         self.omega = [torch.zeros_like(p) for p in params]
         self.before = [p.detach().clone() for p in params]
         self.start = [p.detach().clone() for p in params]
-        self._grads: list[Tensor] = []
-
-    def after_backward(self, grads: Sequence[Tensor]) -> None:
-        self._grads = [g.detach().clone() for g in grads]  # clipping will scale them
+        self.gradients = [torch.zeros_like(p) for p in params]
 
     def after_step(self, params: Sequence[Tensor]) -> None:
-        current = [p.detach() for p in params]
-        steps = torch._foreach_sub(current, self.before)
-        torch._foreach_addcmul_(self.omega, self._grads, steps, -1.0)
-        torch._foreach_copy_(self.before, current)
+        follow_path(self.omega, self.gradients, [p.detach() for p in params], self.before)
+
+    def moved(self, params: Sequence[Tensor]) -> None:
+        torch._foreach_copy_(self.before, [p.detach() for p in params])
 
     def measure(self, params: Sequence[Tensor], evidence: Evidence) -> list[Tensor]:
         raw = []

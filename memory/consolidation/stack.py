@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from memory.consolidation.config import ConsolidationConfig
+from memory.consolidation.kernels import pull
 from memory.consolidation.methods import MAKERS, Evidence
 
 TD_RATE = 0.01  # share of the newest TD loss in the running mean
@@ -45,15 +46,18 @@ class Consolidation:
 
     def after_backward(self, td_loss: Tensor) -> None:
         grads = [p.grad for p in self.params]
-        for method in self.methods.values():
-            method.after_backward(grads)
         self.td.lerp_(td_loss.detach(), TD_RATE)
-        shift = torch._foreach_sub([p.detach() for p in self.params], self.centre)
-        torch._foreach_addcmul_(grads, self.stiffness, shift)
+        kept = [m.gradients for m in self.methods.values() if m.gradients is not None]
+        pull(grads, [p.detach() for p in self.params], self.stiffness, self.centre, *kept)
 
     def after_step(self) -> None:
         for method in self.methods.values():
             method.after_step(self.params)
+
+    def moved(self) -> None:
+        """Weights were set by other means than the optimiser's."""
+        for method in self.methods.values():
+            method.moved(self.params)
 
     def consolidate(self, evidence: Evidence) -> None:
         """A game ends: every method measures, and the sum of their quadratics is made anew."""
@@ -87,7 +91,7 @@ class Consolidation:
         """Bytes that consolidation holds; constant in the number of games."""
         held = [self.stiffness, self.centre]
         for method in self.methods.values():
-            held += list(method.state_dict().values())
+            held += [*method.state_dict().values(), method.gradients or []]
         return sum(t.numel() * t.element_size() for group in held for t in group)
 
     def state_dict(self) -> dict:
