@@ -61,6 +61,7 @@ def test_ablation_is_methods_by_seeds_and_each_game_alone(tmp_path):
         ("no_memory", lambda c: c.memory.controller == "none" and c.replay.clone_policy > 0),
         ("no_cloning", lambda c: c.replay.clone_policy == 0 and c.replay.kind != "fifo"),
         ("fifo_replay", lambda c: c.replay.kind == "fifo" and c.memory.controller == "mix"),
+        ("no_labels", lambda c: c.task_labels == "none" and c.memory.controller == "mix"),
         ("conv", lambda c: c.encoder.kind == "conv" and c.memory.controller == "mix"),
         ("online_ewc", lambda c: c.consolidation == ["online_ewc"]),
         ("beam", lambda c: c.world_model.enabled and c.planner.name == "beam"),
