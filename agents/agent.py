@@ -27,6 +27,7 @@ from agents.learner import Learner, LearnerInputs, LearnerOutputs
 from agents.losses import masked_argmax
 from agents.network import QNetwork
 from agents.planners import PlannerConfig, PlanResult, search
+from agents.plasticity import Plasticity, PlasticityConfig
 from agents.world_model import Unroll, WorldModel, WorldModelConfig, make_unroll, replay_errors
 from memory import ArrayPool, Batch
 
@@ -61,6 +62,7 @@ class Agent:
         planner: how it searches the world model before it acts; None: it reacts.
         task_labels: what it is told of the games (agents/labels.py).
         change: how it numbers contexts and notices changes where it is not told.
+        plasticity: what keeps it able to learn; None for nothing.
     """
 
     def __init__(
@@ -78,15 +80,16 @@ class Agent:
         planner: PlannerConfig | None = None,
         task_labels: str = "oracle",
         change: ChangeConfig | None = None,
+        plasticity: PlasticityConfig | None = None,
     ) -> None:
         self.planner = planner or PlannerConfig()
         self.model_config = world_model or WorldModelConfig()
         self.config, self.total_steps = config, total_steps
         self.device = torch.device(device)
-        seeds = np.random.SeedSequence(seed).spawn(7)
+        seeds = np.random.SeedSequence(seed).spawn(8)
         self.explore_rng = np.random.default_rng(seeds[0])
         self.sample_rng = np.random.default_rng(seeds[1])
-        names = ("init", "noise", "keys", "continual", "model")
+        names = ("init", "noise", "keys", "continual", "model", "plasticity")
         self.seeds = {n: int(s.generate_state(1)[0]) for n, s in zip(names, seeds[2:])}
         self.model: WorldModel | None = None  # agents that build their own network have none
         self.build(encoder, masks.shape[1], cuda_graph)
@@ -100,6 +103,14 @@ class Agent:
         self.game_steps = [0] * len(masks)  # agent steps in each game
         self.last: LearnerOutputs | None = None
         self.continual = Continual(continual, self, self.seeds["continual"])
+        self.plasticity: Plasticity | None = None
+        if isinstance(self.network, QNetwork):
+            self.plasticity = Plasticity(
+                plasticity or PlasticityConfig(),
+                self,
+                lambda seed: self._make_network(encoder, masks.shape[1], seed),
+                self.seeds["plasticity"],
+            )
         self.contexts: Contexts | None = None
         if task_labels != "oracle":
             self.contexts = Contexts(task_labels, change or ChangeConfig(), self)
@@ -109,10 +120,7 @@ class Agent:
 
     def build(self, encoder: EncoderConfig, actions: int, cuda_graph: bool) -> None:
         """Make `network` and `learner`; agents that learn otherwise put theirs here."""
-        rng = torch.Generator().manual_seed(self.seeds["init"])
-        with torch.random.fork_rng(devices=[]):  # layers' own initialisers know no generator
-            torch.random.default_generator.manual_seed(self.seeds["init"])
-            network = QNetwork(make_encoder(encoder, rng), actions, self.config)
+        network = self._make_network(encoder, actions, self.seeds["init"])
         self.network = network.to(self.device)
         target = copy.deepcopy(self.network)
         self.model = self._make_model(actions) if self.model_config.enabled else None
@@ -121,6 +129,12 @@ class Agent:
         )
         if self.planner.name != "none" and self.planner.reanalyse > 0:
             self.learner.reanalyse = self.reanalyse
+
+    def _make_network(self, encoder: EncoderConfig, actions: int, seed: int) -> QNetwork:
+        rng = torch.Generator().manual_seed(seed)
+        with torch.random.fork_rng(devices=[]):  # layers' own initialisers know no generator
+            torch.random.default_generator.manual_seed(seed)
+            return QNetwork(make_encoder(encoder, rng), actions, self.config)
 
     def _make_model(self, actions: int) -> WorldModel:
         self.model_rng = np.random.default_rng(self.seeds["model"])
@@ -152,6 +166,8 @@ class Agent:
         self.game = game
         if self.config.anneal_restart and self.game_steps[game] == 0:
             self.learner.anneal_from = self.learner.updates
+        if self.plasticity is not None:
+            self.plasticity.begin_task()
 
     def cut(self, obs: np.ndarray) -> None:
         """All episodes stop at obs [N, 4, 84, 84]; they bootstrap from there."""
@@ -333,6 +349,8 @@ class Agent:
         if c.prioritised:
             self.replay.update_priorities(batch.indices, self.last.priority.cpu().numpy())
         self.learned(batch)
+        if self.plasticity is not None:
+            self.plasticity.after_update()
 
     def learned(self, batch: Batch) -> None:
         """An update was made from this batch; `last` holds its results."""
@@ -371,6 +389,8 @@ class Agent:
             out |= self.backend.diagnostics()
         if self.last is None:
             return out
+        if self.plasticity is not None:
+            out |= self.plasticity.diagnostics()
         if self.model is not None and len(self.replay):
             rng = np.random.default_rng([self.seeds["model"], self.learner.updates])
             batch = self.replay.sample_sequences(96, self.model_config.unroll, rng)
@@ -396,6 +416,8 @@ class Agent:
             backend["model_rng"] = self.model_rng.bit_generator.state
         if self.contexts is not None:
             backend["contexts"] = self.contexts.state_dict()
+        if self.plasticity is not None:
+            backend["plasticity"] = self.plasticity.state_dict()
         return backend | {
             "learner": self.learner.state_dict(),
             "continual": self.continual.state_dict(),
@@ -415,6 +437,8 @@ class Agent:
         self.game, self.steps = state["game"], state["steps"]
         if self.contexts is not None:
             self.contexts.load_state_dict(state["contexts"])
+        if self.plasticity is not None and "plasticity" in state:
+            self.plasticity.load_state_dict(state["plasticity"])
         self.game_steps = list(state["game_steps"])
         self.explore_rng.bit_generator.state = state["explore_rng"]
         self.sample_rng.bit_generator.state = state["sample_rng"]

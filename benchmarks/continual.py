@@ -52,6 +52,9 @@ METHODS: dict[str, tuple[str, ...]] = {
     "engram_full_actions": ("agent=engram", "protocol.actions=full"),
     "half_reservoir": (PLAIN, "replay=fifo_and_reservoir"),
     "episodic": ("agent=episodic",),
+    "redo": (PLAIN, "plasticity=redo"),
+    "continual_backprop": (PLAIN, "plasticity=continual_backprop"),
+    "shrink_perturb": (PLAIN, "plasticity=shrink_perturb"),
 }
 DEFAULT = tuple(METHODS)[:7]
 EPISODES = 8  # of an evaluation; quickstart's 4 leave forgetting in the noise

@@ -78,4 +78,5 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
         planner=config.planner,
         task_labels=config.task_labels,
         change=config.change,
+        plasticity=config.plasticity,
     )

@@ -24,6 +24,7 @@ from agents.encoders import EncoderConfig
 from agents.episodic.config import MemoryConfig
 from agents.labels import TASK_LABELS
 from agents.planners.config import PlannerConfig
+from agents.plasticity import PlasticityConfig
 from agents.world_model import WorldModelConfig
 from envs import ProtocolConfig, TaskSequence, parse_task
 from errors import UserError, require
@@ -118,6 +119,7 @@ class RunConfig:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     consolidation: list[str] = field(default_factory=list)  # ewc, online_ewc, si, mas, l2: add up
     stiffness: ConsolidationConfig = field(default_factory=ConsolidationConfig)
+    plasticity: PlasticityConfig = field(default_factory=PlasticityConfig)
     change: ChangeConfig = field(default_factory=ChangeConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -169,6 +171,11 @@ class RunConfig:
             self.backend.name == "torch" or not pure,
             f"memory.controller={self.memory.controller} acts by its own network: set "
             "backend=torch, or memory.controller=mix",
+        )
+        require(
+            self.plasticity.kind == "none" or not pure,
+            f"memory.controller={self.memory.controller} learns by its own rules: set "
+            "plasticity=none, or memory.controller=mix",
         )
         require(
             not (pure and (self.agent.noisy or self.agent.prioritised)),

@@ -268,6 +268,14 @@ def custom_layout(games: Sequence[str]) -> dict:
             "error of what they are worth": ["Multiline", [r"memory/error/\d+$"]],
             "confidence and weight": ["Multiline", ["memory/confidence_taken$", "memory/weight$"]],
         },
+        "plasticity": {
+            "share of dormant units by layer": ["Multiline", [r"plasticity/dormant_share/\w+$"]],
+            "effective rank of the latent": ["Multiline", ["plasticity/effective_rank$"]],
+            "distance of the weights": [
+                "Multiline",
+                ["plasticity/weight_distance$", "plasticity/weight_distance_in_game$"],
+            ],
+        },
         "world model": {
             f"error of {part}, {k} ahead, by game (index)": [
                 "Multiline",

@@ -98,6 +98,10 @@ def test_killed_run_with_consolidation_and_old_replay_ends_with_the_same_numbers
         "consolidation=[online_ewc,si]",
         "stiffness.samples=16",
         "replay=cloning",
+        "plasticity=continual_backprop",
+        "plasticity.maturity=5",
+        "plasticity.look=2",
+        "plasticity.rate=0.01",
     ]
     small = [a for a in SMALL if a.partition("=")[0] not in {e.partition("=")[0] for e in extra}]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -120,6 +124,7 @@ def test_killed_run_with_consolidation_and_old_replay_ends_with_the_same_numbers
     again.communicate(timeout=240)
     assert again.returncode == 0
     assert any(line.get("loss/consolidation", 0) > 0 for line in metrics(whole))
+    assert any(line.get("plasticity/reset_units", 0) > 0 for line in metrics(whole))
     assert metrics(killed) == metrics(whole)
 
 
