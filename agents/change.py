@@ -1,14 +1,15 @@
 """Notices, step by step, that the game has changed, and whether it is a game known already.
 
 Every vector step gives N signals (one an environment) of D numbers: block means of the newest
-frame, or the spikes of the latent layer. What is usual in a context is a running mean m_i and
+frame, and the spikes of the latent layer. What is usual in a context is a running mean m_i and
 variance v_i of them; how unusual one signal s is, its standardised distance
 
     d = mean_i min(CAP, (s_i - m_i)^2 / (v_i + floor))
 
 A new level is met by one environment at a time, another game by all of them at once: a step counts
-with its *most usual* environment, x = log(min over environments of d). Unusual steps add up (CUSUM,
-Page 1954):
+with its *most usual* environment, x = log(min over environments of d), and with the signal that
+finds it more usual: a new scene need not excite other neurons, nor a learning encoder change the
+screen. Unusual steps add up (CUSUM, Page 1954):
 
     S <- max(0, S + min(x, CLIP) - slack)        alarm: S > threshold
 
@@ -31,6 +32,7 @@ CLIP = 3.0  # log distance that one step may contribute
 # Least variance: of a block mean 10 grey levels squared, since a static block that flickers a
 # little means nothing; of the spikes, which have no such scale, a tenth of the mean variance.
 FLOOR = {"screen": 100.0, "spikes": None}
+SIGNALS = ("screen", "spikes", "both")
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,9 @@ class ChangeConfig:
     of 16 games: at a change x stays above 1.7 with either signal, within a game below 0.6.
     """
 
-    signal: str = "screen"  # screen: 12 x 12 means of the newest frame; spikes: the latent layer
-    memory: int = 2_000  # vector steps over which mean and variance forget
+    # screen: 12 x 12 means of the newest frame; spikes: the latent layer; both: the lesser of them
+    signal: str = "both"
+    memory: int = 1_000  # vector steps over which mean and variance forget
     warm_up: int = 50  # vector steps of a new context before its first alarm
     slack: float = 1.0  # log distance up to which a step is usual
     threshold: float = 4.0  # sum of the log distances beyond the slack that is an alarm
@@ -51,8 +54,8 @@ class ChangeConfig:
 
     def __post_init__(self) -> None:
         require(
-            self.signal in FLOOR,
-            f"change.signal={self.signal} is not one of {', '.join(FLOOR)}",
+            self.signal in SIGNALS,
+            f"change.signal={self.signal} is not one of {', '.join(SIGNALS)}",
         )
         for key in ("memory", "warm_up", "contexts"):
             require(getattr(self, key) >= 1, f"change.{key} must be at least 1")
@@ -105,32 +108,35 @@ class Usual:
 
 
 class ChangeDetector:
-    """`see(signals)` says whether the game has just changed; `begin` names what is usual next."""
+    """`see(signals)` says whether the game has just changed; `begin` says what is usual next."""
 
     def __init__(self, config: ChangeConfig) -> None:
         self.config = config
-        self.usual = Usual(config.signal, config.memory)
+        self.usual: dict[str, Usual] = {}  # by kind of signal
         self.sum = 0.0  # S
         self.distance = 0.0  # d of the last step
         self.highest = 0.0  # largest S since it was last asked for
 
-    def begin(self, usual: Usual | None = None) -> None:
-        """What comes now is usual, or what this context knows."""
-        self.usual = usual or Usual(self.config.signal, self.config.memory)
+    def begin(self, screens: Usual) -> None:
+        """A context begins or goes on; `screens` is what it knows. Spikes of a context that comes
+        back are new, since the encoder has learned in the meantime."""
+        self.usual = {"screen": screens}
+        if self.config.signal != "screen":
+            self.usual["spikes"] = Usual("spikes", self.config.memory)
         self.sum = 0.0
 
-    def see(self, signals: np.ndarray) -> bool:
-        """Signals [N, D] of a vector step."""
+    def see(self, signals: dict[str, np.ndarray]) -> bool:
+        """Signals [N, D] of a vector step by kind, of every kind in `usual`."""
         c = self.config
-        if self.usual.count < c.warm_up:
-            self.usual.learn(signals)
-            return False
-        x = float(self.usual.log_distances(signals).min())
-        self.distance = float(np.exp(x))
-        self.sum = max(0.0, self.sum + min(x, CLIP) - c.slack)
-        self.highest = max(self.highest, self.sum)
+        if min(usual.count for usual in self.usual.values()) >= c.warm_up:
+            judges = self.usual if c.signal == "both" else (c.signal,)
+            x = min(float(self.usual[k].log_distances(signals[k]).min()) for k in judges)
+            self.distance = float(np.exp(x))
+            self.sum = max(0.0, self.sum + min(x, CLIP) - c.slack)
+            self.highest = max(self.highest, self.sum)
         if self.sum == 0:
-            self.usual.learn(signals)
+            for kind, usual in self.usual.items():
+                usual.learn(signals[kind])
         return self.sum > c.threshold
 
     def scalars(self) -> dict[str, float]:
@@ -144,14 +150,18 @@ class ChangeDetector:
         return out
 
     def state_dict(self) -> dict:
+        """Without the screens, which the contexts keep."""
+        spikes = self.usual.get("spikes")
         return {
-            "usual": self.usual.state_dict(),
+            "spikes": None if spikes is None else spikes.state_dict(),
             "sum": self.sum,
             "distance": self.distance,
             "highest": self.highest,
         }
 
-    def load_state_dict(self, state: dict) -> None:
-        self.usual.load_state_dict(state["usual"])
+    def load_state_dict(self, state: dict, screens: Usual) -> None:
+        self.begin(screens)
+        if state["spikes"] is not None:
+            self.usual["spikes"].load_state_dict(state["spikes"])
         self.sum, self.distance = state["sum"], state["distance"]
         self.highest = state["highest"]

@@ -61,20 +61,21 @@ class Contexts:
 
     def see(self, obs: np.ndarray) -> None:
         """A vector step's observations [N, 4, 84, 84], which the agent has just acted on."""
-        blocks, detector = screen(obs), self.detector
-        shared = detector is not None and self.config.signal == "screen"  # the detector learns
-        if detector is not None and detector.see(blocks if shared else self._spikes(obs)):
+        signals, detector = {"screen": screen(obs)}, self.detector
+        if detector is None:
+            if self.changed:
+                self._enter(signals["screen"])
+                self.changed = False
+            self.screens[self.agent.game].learn(signals["screen"])
+            return
+        if self.config.signal != "screen":
+            signals["spikes"] = self._spikes(obs)
+        if detector.see(signals):
             event = {"left": self.agent.game, "score": detector.sum}
             self.alarms += 1
             self.agent.leave()
-            self._enter(blocks)
+            self._enter(signals["screen"])
             self._events.append(event | {"context": self.agent.game})
-            shared = False
-        elif self.changed:
-            self._enter(blocks)
-            self.changed = False
-        if not shared and (detector is None or detector.sum == 0):  # nothing odd in them
-            self.screens[self.agent.game].learn(blocks)
 
     @torch.no_grad()
     def _spikes(self, obs: np.ndarray) -> np.ndarray:
@@ -98,12 +99,14 @@ class Contexts:
         self.agent.enter(context)
         self.agent.share(len(self.screens))
         if self.detector is not None:
-            same = self.config.signal == "screen"
-            self.detector.begin(self.screens[context] if same else None)
+            self.detector.begin(self.screens[context])
 
     def log_distances(self, blocks: np.ndarray) -> np.ndarray:
-        """Mean log distance [C] of screens [N, 144] from what is usual in each context."""
-        return np.array([usual.log_distances(blocks).mean() for usual in self.screens])
+        """Mean log distance [C] of screens [N, 144] from what is usual in each context; infinite
+        for one of which nothing has been seen."""
+        return np.array(
+            [u.log_distances(blocks).mean() if u.count else np.inf for u in self.screens]
+        )
 
     def now(self, obs: np.ndarray) -> int:
         """The context that observations [N, 4, 84, 84] of an evaluation belong to."""
@@ -139,9 +142,7 @@ class Contexts:
         for usual, saved in zip(self.screens, state["screens"]):
             usual.load_state_dict(saved)
         self.changed, self.alarms = state["changed"], state["alarms"]
-        if self.detector is not None:
-            self.detector.load_state_dict(state["detector"])
-            if self.config.signal == "screen" and self.screens:  # one and the same object
-                self.detector.usual = self.screens[self.agent.game]
         if self.screens:
             self.agent.share(len(self.screens))
+            if self.detector is not None:
+                self.detector.load_state_dict(state["detector"], self.screens[self.agent.game])

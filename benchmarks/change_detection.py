@@ -4,8 +4,8 @@
     python benchmarks/change_detection.py collect         # benchmarks/results/change_detection.json
     python benchmarks/change_detection.py collect --runs runs/continual/engram_none-s0
 
-`train` makes short runs with task_labels=none, one for each signal; `collect` reads any finished
-runs with task_labels=none. The truth stands in metrics.jsonl beside the agent's alarms:
+`train` makes short runs with task_labels=none, one for each of --signals; `collect` reads any runs
+with task_labels=none. The truth stands in metrics.jsonl beside the agent's alarms:
 
 - delay: agent steps from a true change to the first alarm after it, within the visit;
 - missed: changes whose whole visit passed without an alarm;
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmarks" / "results"
 GAMES = ("road_runner", "krull", "kung_fu_master")  # the detector was chosen on others
-SIGNALS = ("screen", "spikes")
+SIGNALS = ("both", "screen", "spikes")
 
 
 def train(args: argparse.Namespace) -> None:
@@ -179,7 +179,7 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("action", choices=("train", "collect"))
     out.add_argument("--games", nargs="+", default=GAMES)
-    out.add_argument("--signals", nargs="+", default=SIGNALS, choices=SIGNALS)
+    out.add_argument("--signals", nargs="+", default=SIGNALS[:1], choices=SIGNALS)
     out.add_argument("--seeds", nargs="+", type=int, default=(0,))
     out.add_argument("--steps", type=int, default=1_500, help="agent steps of a visit")
     out.add_argument("--cycles", type=int, default=2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agents.agent import Agent, Transition
-from agents.change import ChangeConfig, ChangeDetector, screen
+from agents.change import ChangeConfig, ChangeDetector, Usual, screen
 from agents.config import AgentConfig
 from agents.continual import ContinualConfig, ReplayConfig
 from agents.encoders import EncoderConfig
@@ -36,31 +36,53 @@ def test_screen_is_the_mean_of_each_block():
 
 
 def test_detector_fires_at_the_change_and_nowhere_else():
-    detector, alarms = ChangeDetector(ChangeConfig()), []
+    detector, alarms = ChangeDetector(ChangeConfig(signal="screen")), []
+    detector.begin(Usual("screen", 1000))
     for t in range(600):
-        if detector.see(screen(world(t // 200, t))):
+        if detector.see({"screen": screen(world(t // 200, t))}):
             alarms.append(t)
-            detector.begin()
+            detector.begin(Usual("screen", 1000))
     assert len(alarms) == 2
     assert 200 <= alarms[0] < 206
     assert 400 <= alarms[1] < 406
 
 
 def test_slow_drift_is_no_change():
-    detector = ChangeDetector(ChangeConfig(memory=100))
+    detector = ChangeDetector(ChangeConfig(signal="screen"))
+    detector.begin(Usual("screen", 100))
     rng = np.random.default_rng(3)
     for t in range(600):  # as far in all as from one standard deviation to sixty
         signals = rng.normal(0.1 * t, 1, (N, 144)) * 10
-        assert not detector.see(signals)
+        assert not detector.see({"screen": signals})
 
 
 def test_one_environment_alone_in_a_new_level_is_no_change_of_game():
-    detector = ChangeDetector(ChangeConfig())
+    detector = ChangeDetector(ChangeConfig(signal="screen"))
+    detector.begin(Usual("screen", 1000))
     for t in range(600):
         obs = world(0, t)
         if t >= 300:
             obs[t // 60 % N] = world(1, t)[0]  # now this one, now that
-        assert not detector.see(screen(obs))
+        assert not detector.see({"screen": screen(obs)})
+
+
+def test_both_signals_must_find_it_unusual():
+    rng = np.random.default_rng(9)
+    for moved, alarm in (("screen",), False), (("spikes",), False), (("screen", "spikes"), True):
+        detector = ChangeDetector(ChangeConfig())
+        detector.begin(Usual("screen", 1000))
+        steps = range(120)
+        fired = [
+            detector.see(
+                {
+                    kind: scale * (rng.normal(size=(N, 20)) + 8 * (t >= 100 and kind in moved))
+                    for kind, scale in (("screen", 30.0), ("spikes", 1.0))
+                }
+            )
+            for t in steps
+        ]
+        assert any(fired) == alarm
+        assert not any(fired[:100])
 
 
 def make(labels: str, **changes) -> Agent:
@@ -106,7 +128,7 @@ def test_boundaries_are_numbered_whatever_the_game_is_called(recognise, again):
 
 
 def test_without_labels_a_change_opens_a_context_and_keeps_the_old_network():
-    agent = make("none")
+    agent = make("none", signal="screen")
     agent.begin_task(1)
     assert play(agent, 0, 60) == []
     agent.end_task(world(0, 60))  # heard as the end of episodes, not as a change
@@ -117,7 +139,6 @@ def test_without_labels_a_change_opens_a_context_and_keeps_the_old_network():
     assert step < 75
     assert context == agent.game == 1
     assert agent.continual.old is not None
-    assert agent.epsilon() < 1.0
     assert agent.game_steps[1] == 4 * (100 - step)
 
 
@@ -142,7 +163,7 @@ def test_memory_divides_its_shares_among_the_contexts_in_use():
 
 
 def test_evaluation_is_judged_by_the_context_that_looks_like_it():
-    agent = make("none")
+    agent = make("none", signal="screen")
     agent.begin_task(0)
     play(agent, 0, 40)
     play(agent, 1, 40, 40)
@@ -154,7 +175,7 @@ def test_evaluation_is_judged_by_the_context_that_looks_like_it():
     np.testing.assert_equal(agent.contexts.state_dict(), before)
 
 
-@pytest.mark.parametrize("signal", ["screen", "spikes"])
+@pytest.mark.parametrize("signal", ["screen", "spikes", "both"])
 def test_contexts_go_on_from_their_state(signal):
     rng, agents = np.random.default_rng(8), [make("none", signal=signal) for _ in range(2)]
     dictionary = rng.normal(size=(3, 8))

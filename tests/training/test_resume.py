@@ -128,6 +128,39 @@ def test_killed_run_with_consolidation_and_old_replay_ends_with_the_same_numbers
     assert metrics(killed) == metrics(whole)
 
 
+def test_killed_run_without_labels_notices_the_change_at_the_same_step(tmp_path):
+    extra = [
+        "agent=engram",
+        "task_labels=none",
+        "change.warm_up=20",
+        "consolidation=[online_ewc]",
+        "stiffness.samples=16",
+        "memory.capacity=600",
+        "sequence.steps_per_task=240",
+        "sequence.cycles=1",
+    ]
+    small = [a for a in SMALL if a.partition("=")[0] not in {e.partition("=")[0] for e in extra}]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command = [sys.executable, str(ROOT / "train.py"), *small, *extra]
+
+    def run(folder: Path) -> subprocess.Popen:
+        return subprocess.Popen([*command, f"run={folder}"], cwd=ROOT, stdout=subprocess.PIPE)
+
+    first = run(whole)
+    first.communicate(timeout=240)
+    assert first.returncode == 0
+    process = run(killed)
+    wait_for_progress(process, killed, size(whole) // 2)
+    process.kill()
+    process.communicate()
+    again = run(killed)
+    again.communicate(timeout=240)
+    assert again.returncode == 0
+    (change,) = (line for line in metrics(whole) if line["kind"] == "change")
+    assert 240 < change["step"] <= 300
+    assert metrics(killed) == metrics(whole)
+
+
 def test_same_seed_same_numbers_and_other_seed_others(uninterrupted, tmp_path):
     same, other = tmp_path / "same", tmp_path / "other"
     short = "sequence.cycles=1"
