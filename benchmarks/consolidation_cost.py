@@ -46,7 +46,7 @@ def main() -> None:
     configure_threads(1)
     agents = {}
     for name, methods in CASES.items():
-        overrides = ["experiment=laptop", "device=cpu", "stiffness.samples=16"]
+        overrides = ["agent=reactive", "device=cpu", "stiffness.samples=16"]
         config = load_config([*overrides, f"consolidation=[{methods}]"])
         agents[name] = build_agent(config, torch.device("cpu"))
         fill(agents[name])
@@ -74,7 +74,7 @@ def main() -> None:
     }
     result = {
         "command": f"python benchmarks/consolidation_cost.py --rounds {rounds}",
-        "what": "processor time of a learner update of experiment=laptop, batch 32, with sampling,"
+        "what": "processor time of a learner update of agent=reactive, batch 32, with sampling,"
         " one thread",
         "rows": rows,
         "weights": sum(p.numel() for p in agents["none"].network.parameters()),

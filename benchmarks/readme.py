@@ -266,6 +266,16 @@ def continual() -> str:
     return markdown(head, rows) + note + figure + source("continual", result)
 
 
+def consolidation_cost() -> str:
+    result = load("consolidation_cost")
+    rows = [
+        [f"`{name}`", f"{row['step_ms']:.1f}", f"{row['ratio']:.2f}x", f"{row['bytes'] / 1e6:.1f}"]
+        for name, row in result["rows"].items()
+    ]
+    head = ["consolidation", "ms an update", "ratio", "MB"]
+    return markdown(head, rows) + source("consolidation_cost", result)
+
+
 def engram_cost() -> str:
     result = load("engram_cost")
     ms = result["ms"]
@@ -350,6 +360,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "quickstart": quickstart,
     "laptop_memory": laptop_memory,
     "continual": continual,
+    "consolidation_cost": consolidation_cost,
     "engram_cost": engram_cost,
     "planning": planning,
     "planning_again": planning_again,
