@@ -41,7 +41,10 @@ class BackendConfig:
     name: str = "torch"  # torch | event_core
     core: str = "loihi2"  # loihi1, loihi2, ideal: limits that the program must keep
     chips: int = 1  # chips that the program may fill
-    weight_bits: int = 8  # with the sign
+    weight_bits: int = 8  # with the sign, of a synapse
+    synapses: int = (
+        1  # of a weight: 2 is a coarse and a fine one, at twice the memory and operations
+    )
     every: int = 20  # optimiser updates between two compilations of the acting encoder. Ours: the
     # target network moves by 0.5 % an update, and compiling costs a quarter of an update [measured]
 
@@ -54,6 +57,10 @@ class BackendConfig:
         require(
             2 <= self.weight_bits <= 8,
             f"backend.weight_bits={self.weight_bits}: set it to a value from 2 to 8",
+        )
+        require(
+            self.synapses in (1, 2),
+            f"backend.synapses={self.synapses}: a weight has 1 or 2 of them",
         )
         self.core_spec()
 
@@ -128,7 +135,7 @@ class EventBackend:
         # The program is a function of this copy of the weights, which is what a checkpoint keeps.
         self.compiled = copy.deepcopy(network.encoder).to("cpu").requires_grad_(False)
         self.compiled_at = 0  # updates
-        quant = QuantConfig(config.weight_bits)
+        quant = QuantConfig(config.weight_bits, synapses=config.synapses)
         program = compile_encoder(self.compiled, config.core_spec(), quant)
         self.encoder = CoreEncoder(network.encoder, program)
         self.network = on_core(network, self.encoder)

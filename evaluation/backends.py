@@ -32,7 +32,10 @@ from evaluation.evaluator import EvalGame, Evaluator
 from neuromorphic import TABLES, Ledger
 from neuromorphic.prices import MAC
 
-KEYS = ("run", "step", "backend", "games", "episodes", "core", "chips", "weight_bits", "neurobench")
+KEYS = (
+    "run", "step", "backend", "games", "episodes", "core", "chips", "weight_bits", "synapses",
+    "neurobench",
+)  # fmt: skip
 LOGGED = 256  # observations kept of a game, for timing and for the raster
 REPETITIONS = 2000  # bootstrap resamplings
 CLEAR = 0.01  # a clear decision: the best value leads the second by more than this share of itself
@@ -175,6 +178,7 @@ def compare_backends(
             "chips": program.core.chips,
             "cores_used": len(program.placement.tiles),
             "weight_bits": program.network.config.weight_bits,
+            "synapses": program.network.config.synapses,
         }
     for game in games:
         report["games"][game] = _game(contest, game, {b: results[b][game] for b in backends})
@@ -310,6 +314,7 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
         options.get("core", run.config.backend.core),
         _whole(options, "chips", run.config.backend.chips),
         _whole(options, "weight_bits", run.config.backend.weight_bits),
+        _whole(options, "synapses", run.config.backend.synapses),
     )
     episodes = _whole(options, "episodes", 20)
     report = compare_backends(run, backends, games, episodes, config)

@@ -60,7 +60,7 @@ class IntegerNetwork(nn.Module):
             self.convs.append(conv)
             self.neurons.append(Neurons(layer))
             self.crops.append(layer.crop)
-            self.gains.append(2.0 ** (layer.exponent + 1 + DRIVE_SHIFT))
+            self.gains.append(2.0**layer.level_exponent)
 
     def forward(self, obs: Tensor) -> Tensor:
         """obs uint8 [B, T, H, W]."""
@@ -68,7 +68,9 @@ class IntegerNetwork(nn.Module):
         for conv, neurons, crop, gain in zip(self.convs, self.neurons, self.crops, self.gains):
             top, bottom, left, right = crop
             x = x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
-            x = neurons(conv(x.flatten(0, 1)).unflatten(0, x.shape[:2]) * gain)
+            x = neurons(
+                conv(x.flatten(0, 1)).unflatten(0, x.shape[:2]).mul(gain).floor() * 2**DRIVE_SHIFT
+            )
         return x.sum(0)
 
 

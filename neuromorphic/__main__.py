@@ -2,7 +2,7 @@
 
     python -m neuromorphic compile run=runs/x [core=loihi1|loihi2|ideal] [chips=1] [out=place.png]
     python -m neuromorphic export run=runs/x out=encoder.nir [dt=0.001]
-    both: [weight_bits=8] [scale=channel|layer] [step=<checkpoint>]
+    both: [weight_bits=8] [synapses=1|2] [scale=channel|layer] [step=<checkpoint>]
 
 `compile` prints the placement (neurons, synapse bytes, axons, hops of each core) and draws it, or
 refuses and names the limit, the layer and the mend. `export` reads its own file again and checks
@@ -22,7 +22,7 @@ import numpy as np
 
 from errors import UserError, require
 
-COMMON = ("run", "step", "weight_bits", "scale")
+COMMON = ("run", "step", "weight_bits", "synapses", "scale")
 KEYS = {"compile": (*COMMON, "core", "chips", "out"), "export": (*COMMON, "out", "dt")}
 CHECKED = 64  # decisions on which an exported file must give the same spikes
 
@@ -132,7 +132,9 @@ def quant_config(options: dict[str, str]) -> object:
 
     scale = options.get("scale", "channel")
     require(scale in ("channel", "layer"), f"scale={scale} is neither channel nor layer")
-    return QuantConfig(integer(options, "weight_bits", 8), scale)
+    return QuantConfig(
+        integer(options, "weight_bits", 8), scale, synapses=integer(options, "synapses", 1)
+    )
 
 
 def integer(options: dict[str, str], key: str, default: int | None) -> int | None:

@@ -70,6 +70,7 @@ class CoreProgram:
         for row, counts, routes in zip(self.flat.layout, statistics, self.placement.routes):
             neurons = int(row[POSITIONS] * row[CHANNELS])
             layer = {event: int(counts[column]) for event, column in _COLUMNS.items()}
+            layer["synaptic_op"] *= self.network.config.synapses
             layer["neuron_update_pipeline"] = neurons * (depth - 1) * decisions
             layers.append(layer)
             spikes = neuron_spikes[row[NEURONS] : row[NEURONS] + neurons].astype(np.int64)

@@ -96,7 +96,8 @@ class EventCore:
             self._padded, flat.neurons, flat.places, flat.places, flat.neurons,
             -2 * flat.places % 8,
         )  # fmt: skip
-        narrow = np.zeros(int(layout[:, CHANNELS].max()), np.int16)
+        wide = flat.weights.dtype != np.int8
+        narrow = np.zeros(int(layout[:, CHANNELS].max()), np.int32 if wide else np.int16)
         self._arrays = (
             self._shape, flat.weights, flat.keep, flat.rest_spikes, *static,
             *state64, *state32, narrow, state8, state8.view(np.uint64), bounds8,

@@ -21,6 +21,7 @@ from .borrow import borrow
 from .program import (
     BLOCK,
     CHANNELS,
+    DROP,
     IN_CHANNELS,
     MAIL,
     MAY_WRAP,
@@ -57,7 +58,8 @@ _V_MAX = (1 << 23) - 1
 def add_rows(weights, rows, count, channels, drive, narrow):
     """drive [C] += the weight rows named by rows[:count].
 
-    Summed in int16 `narrow` [C], twice as many a vector, for as long as that holds them.
+    Summed in `narrow` [C]: int16 for int8 weights, twice as many a vector, for as long as that
+    holds them; int32 for weights of two synapses.
     """
     k = 0
     while k < count:
@@ -155,11 +157,11 @@ def deliver(
 
 
 @njit(cache=True, boundscheck=False)
-def update_first(v, drive, bias, threshold, shift, fired):
+def update_first(v, drive, bias, threshold, drop, shift, fired):
     """`update_bounded` for membranes at zero. Returns saturations."""
     clips = int32(0)
     for j in range(len(v)):
-        free = int32(int32(drive[j] << shift) + bias[j])
+        free = int32(int32((drive[j] >> drop) << shift) + bias[j])
         held = int32(min(max(free, int32(-_V_MAX)), int32(_V_MAX)))
         clips = int32(clips + int32(free != held))
         spike = held > threshold[j]
@@ -169,7 +171,7 @@ def update_first(v, drive, bias, threshold, shift, fired):
 
 
 @njit(cache=True, boundscheck=False)
-def update_bounded(v, drive, keep, bias, threshold, shift, fired):
+def update_bounded(v, drive, keep, bias, threshold, drop, shift, fired):
     """One LIF step of a run of neurons whose current cannot wrap. Returns saturations.
 
     The product v * keep is exact in float64 (23 by 12 bits), and the cast rounds toward zero:
@@ -177,7 +179,9 @@ def update_bounded(v, drive, keep, bias, threshold, shift, fired):
     """
     clips = int32(0)
     for j in range(len(v)):
-        free = int32(int32(int32(np.float64(v[j]) * keep[j]) + int32(drive[j] << shift)) + bias[j])
+        free = int32(
+            int32(int32(np.float64(v[j]) * keep[j]) + int32((drive[j] >> drop) << shift)) + bias[j]
+        )
         held = int32(min(max(free, int32(-_V_MAX)), int32(_V_MAX)))
         clips = int32(clips + int32(free != held))
         spike = held > threshold[j]
@@ -187,12 +191,12 @@ def update_bounded(v, drive, keep, bias, threshold, shift, fired):
 
 
 @njit(cache=True, boundscheck=False)
-def update_wrapping(v, drive, keep, bias, threshold, shift, fired):
+def update_wrapping(v, drive, keep, bias, threshold, drop, shift, fired):
     """The same with the 24-bit wrap of the current. Returns (wraps, saturations)."""
     wraps = int32(0)
     clips = int32(0)
     for j in range(len(v)):
-        exact = int32(drive[j] << shift)
+        exact = int32((drive[j] >> drop) << shift)
         current = int32(int32(int32(exact + int32(_EDGE)) & int32(_MASK)) - int32(_EDGE))
         wraps = int32(wraps + int32(current != exact))
         free = int32(int32(int32(np.float64(v[j]) * keep[j]) + current) + bias[j])
@@ -247,7 +251,7 @@ def sweep(
     counts uint8 [P * C]: spikes of each neuron in this decision.
     """
     positions, channels, block = row[POSITIONS], row[CHANNELS], row[BLOCK]
-    shift = row[SHIFT]
+    drop, shift = row[DROP], row[SHIFT]
     count = 0
     driven = 0
     resting = 0
@@ -277,13 +281,15 @@ def sweep(
         a, b = first * channels, p * channels
         if row[MAY_WRAP]:
             wraps, clips = update_wrapping(
-                v[a:b], drive[a:b], keep, bias, threshold, shift, fired[a:b]
+                v[a:b], drive[a:b], keep, bias, threshold, drop, shift, fired[a:b]
             )
             stats[WRAPS] += wraps
         elif t == 0:
-            clips = update_first(v[a:b], drive[a:b], bias, threshold, shift, fired[a:b])
+            clips = update_first(v[a:b], drive[a:b], bias, threshold, drop, shift, fired[a:b])
         else:
-            clips = update_bounded(v[a:b], drive[a:b], keep, bias, threshold, shift, fired[a:b])
+            clips = update_bounded(
+                v[a:b], drive[a:b], keep, bias, threshold, drop, shift, fired[a:b]
+            )
         stats[SATURATIONS] += clips
         count = _collect(fired, words, a, b, spikes, count)
         run_fired, run_counts = fired[a:b], counts[a:b]

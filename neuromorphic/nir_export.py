@@ -60,6 +60,7 @@ def _network_metadata(network: QuantNetwork, dt: float) -> dict:
         "input": spec.input,
         "latent_order": spec.latent_order,
         "weight_bits": int(network.config.weight_bits),
+        "synapses": int(network.config.synapses),
         "scale_per": network.config.scale,
         "headroom": float(network.config.headroom),
         "rounding": network.config.rounding,

@@ -92,6 +92,7 @@ class _Reader:
             self.metadata["scale_per"],
             float(self.metadata["headroom"]),
             self.metadata.get("rounding", "nearest"),
+            int(self.metadata.get("synapses", 1)),
         )
         layers = tuple(
             _quantised(number, layer, integers, config)
@@ -278,13 +279,16 @@ def _quantised(number: int, spec: LayerSpec, integers: dict, config: QuantConfig
         "dv": (0, 4095),
         "vth": (0, 2**17 - 1),
     }
-    sound = weight.shape == spec.weight.shape and weight.dtype == np.int8 and -1 <= exponent <= 7
+    sound = weight.shape == spec.weight.shape and config.least_exponent <= exponent <= 7
+    sound &= weight.dtype == (np.int8 if config.synapses == 1 else np.int16)
     sound &= all(a.shape == (spec.out_channels,) for a in arrays.values())
     sound &= bool((np.abs(weight.astype(np.int64)) <= config.level_max).all())
     for key, (low, high) in ranges.items():
         sound &= bool(((arrays[key] >= low) & (arrays[key] <= high)).all())
     if sound:
-        unit = arrays["scale"].reshape(-1, *[1] * (weight.ndim - 1)) * 2.0 ** (exponent + 1)
+        unit = arrays["scale"].reshape(-1, *[1] * (weight.ndim - 1)) * 2.0 ** (
+            exponent + 1 - config.fine_bits
+        )
         error = np.abs(weight * unit - spec.weight * spec.input_scale)
         furthest = 0.5 if config.rounding == "nearest" else 1.0  # levels
         sound = bool((error <= unit * (furthest + TOLERANCE)).all())
@@ -298,5 +302,6 @@ def _quantised(number: int, spec: LayerSpec, integers: dict, config: QuantConfig
         padding=spec.padding,
         weight_bits=config.weight_bits,
         crop=spec.crop,
+        synapses=config.synapses,
         **arrays,
     )

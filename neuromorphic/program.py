@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .lif import DRIVE_SHIFT, V_MAX, dec
+from .lif import V_MAX, dec
 from .quantise import DRIVE_MAX, FRAME_MAX, QuantLayer, QuantNetwork, worst_drive
 
 # columns of FlatProgram.layout
@@ -35,11 +35,12 @@ from .quantise import DRIVE_MAX, FRAME_MAX, QuantLayer, QuantNetwork, worst_driv
     BLOCK,  # positions for which the parameters are tiled
     RESTING,  # offset of the resting trajectory in `rest_v`, `rest_spikes`
     SHIFT,  # left shift from drive sum to current
+    DROP,  # right shift before it: bits of fine synapses
     MAY_WRAP,  # 1 where an input exists that wraps the current
     ROWS,  # weight rows: the most events that one position can get in a step
     MAIL,  # offset of the positions' mail boxes, [positions, rows]; spike-driven layers only
-) = range(14)
-LAYOUT_COLUMNS = 14
+) = range(15)
+LAYOUT_COLUMNS = 15
 BLOCK_NEURONS = 1024  # parameters are tiled to about this many: long loops that stay in L1
 
 
@@ -52,7 +53,7 @@ class FlatProgram:
     """
 
     layout: np.ndarray  # int64 [layers, LAYOUT_COLUMNS]
-    weights: np.ndarray  # int8, rows of all layers
+    weights: np.ndarray  # int8 (two synapses: int16), rows of all layers
     pair_ptr: np.ndarray  # int64, per spike-driven layer [input positions + 1]
     pair_out: np.ndarray  # int32: output position of each pair
     pair_tap: np.ndarray  # int32: its first weight row
@@ -98,7 +99,7 @@ def windows_of(
 
 
 def weight_rows(layer: QuantLayer, input_shape: tuple[int, int, int], frames: bool) -> np.ndarray:
-    """int8 [taps * in, out]: a dense layer's inputs are renumbered to positions first.
+    """Weights [taps * in, out]: a dense layer's inputs are renumbered to positions first.
 
     `frames`: the input is a frame in C, H, W order rather than spikes, position by position.
     """
@@ -127,7 +128,7 @@ def resting(layer: QuantLayer, time_steps: int) -> tuple[np.ndarray, np.ndarray,
 
 def may_wrap(layer: QuantLayer, number: int) -> bool:
     x_max = FRAME_MAX if number == 0 else 1
-    unit = 1 << (layer.shift - DRIVE_SHIFT)
+    unit = 2.0**layer.level_exponent
     return bool((worst_drive(layer.weight.astype(np.int64), x_max) * unit > DRIVE_MAX).any())
 
 
@@ -175,7 +176,7 @@ def flatten(network: QuantNetwork, bit_planes: bool = False) -> FlatProgram:
         layout[number] = (
             in_channels, positions, channels, sizes["weights"], sizes["pair_ptr"],
             sizes["neurons"], sizes["places"], sizes["params"], block, sizes["rest"],
-            layer.shift, may_wrap(layer, number), len(rows), sizes["mail"],
+            layer.shift, layer.drop, may_wrap(layer, number), len(rows), sizes["mail"],
         )  # fmt: skip
         parts["weights"].append(rows.ravel())
         if number:
@@ -215,7 +216,7 @@ def flatten(network: QuantNetwork, bit_planes: bool = False) -> FlatProgram:
 
     return FlatProgram(
         layout=layout,
-        weights=joined("weights", np.int8),
+        weights=joined("weights", network.layers[0].weight.dtype),
         pair_ptr=joined("pair_ptr", np.int64),
         pair_out=joined("pair_out", np.int32),
         pair_tap=joined("pair_tap", np.int32),

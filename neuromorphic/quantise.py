@@ -10,6 +10,17 @@ Of each layer the integer form is
 The stored Loihi mantissa is 2 q << (8 - bits) (even: signs are mixed), so with exponent >= -1 no
 bit is ever shifted out and all emulators agree.
 
+synapses=2 gives every weight a coarse and a fine synapse of `bits` each, in two groups of their
+own exponent: q = q1 << bits plus q0, where q1 counts as above and q0 is worth 2^-bits of it. What
+the fine group sums to below one unit of a is shifted out,
+
+    a   = (q (*) x) >> drop                 drop = bits - 1 - exponent, where that is above 0
+
+which is Lava's reading of a negative exponent (`lif.synaptic_drive`, negative_exponent="sum"; the
+emulators that shift each weight would differ). The mean of what is lost, half a unit, goes into
+the bias. It costs twice the synapse memory, fan-in and synaptic operations, all of them counted;
+both groups hang on the same input axon.
+
 One unit of a is worth `scale` of the float drive. scale="channel" gives every output channel its
 own (hard reset and leak do not depend on the unit, and thresholds and biases are per neuron
 anyway, so the chip pays nothing for it); scale="layer" shares one. The scale is the smallest that
@@ -32,18 +43,20 @@ from .weights import EXPONENT_MAX
 FRAME_MAX = 255
 DRIVE_MAX = V_MAX >> DRIVE_SHIFT  # 2^17 - 1: the largest drive that does not wrap
 BIAS_DRIVE_MAX = (BIAS_MANTISSA_MAX << BIAS_EXPONENT_MAX) >> DRIVE_SHIFT
+FRAME_MEAN_SQUARE, SPIKE_SHARE = 128.0**2, 0.1  # mean x^2 of an input, to choose exponents
 PRIOR_LENGTH, PRIOR_NOISE = 10.0, 0.1  # taps; share of an input that is not smooth
 ACCUMULATOR_MAX = (1 << 31) - 1  # of the simulation: drive << 6 is held in 32 bits
 
 
 @dataclass(frozen=True)
 class QuantConfig:
-    """weight_bits 2..8 with the sign; scale per "channel" | "layer"; the rest see above."""
+    """weight_bits 2..8 with the sign, of each of a weight's `synapses` (1 or 2); see above."""
 
     weight_bits: int = 8
     scale: str = "channel"
     headroom: float = 1.0
     rounding: str = "compensated"
+    synapses: int = 1
 
     def __post_init__(self) -> None:
         if not 2 <= self.weight_bits <= 8:
@@ -59,15 +72,34 @@ class QuantConfig:
             raise ValueError(f"rounding={self.rounding!r} is neither 'compensated' nor 'nearest'")
         if not 0 < self.headroom <= 1:
             raise ValueError(f"headroom={self.headroom} must lie in (0, 1]")
+        if self.synapses not in (1, 2):
+            raise CompileError(
+                "synapses of a weight",
+                "quantiser",
+                f"synapses={self.synapses} is neither 1 nor 2",
+                "set synapses to 1 or 2",
+            )
 
     @property
     def level_max(self) -> int:
-        return (1 << (self.weight_bits - 1)) - 1
+        one = (1 << (self.weight_bits - 1)) - 1
+        return one if self.synapses == 1 else (one << self.weight_bits) + one
+
+    @property
+    def fine_bits(self) -> int:
+        """Levels of the coarse synapse are 2^fine_bits levels of the weight."""
+        return self.weight_bits * (self.synapses - 1)
+
+    @property
+    def least_exponent(self) -> int:
+        """Of the coarse group, so that no synapse needs an exponent below -8."""
+        return -1 if self.synapses == 1 else 0
 
 
 @dataclass(frozen=True, eq=False)
 class QuantLayer:
-    """Integers of one layer. All arrays [out] except weight (int8, the spec's shape).
+    """Integers of one layer. All arrays [out] except weight (the spec's shape; int8, or int16
+    where it has two synapses).
 
     scale: float drive of one unit of a. du is 4095 throughout: no current is carried over.
     """
@@ -84,11 +116,22 @@ class QuantLayer:
     padding: tuple[int, int]
     weight_bits: int
     crop: tuple[int, int, int, int] = (0, 0, 0, 0)
+    synapses: int = 1  # of each weight
+
+    @property
+    def level_exponent(self) -> int:
+        """One level of q is worth 2^this units of a: exponent, even step, fine synapse."""
+        return self.exponent + 1 - self.weight_bits * (self.synapses - 1)
+
+    @property
+    def drop(self) -> int:
+        """Bits shifted out of the sum of q x."""
+        return max(0, -self.level_exponent)
 
     @property
     def shift(self) -> int:
-        """Left shift from the sum of q x to the current u: weight exponent, even step, 2^6."""
-        return self.exponent + 1 + DRIVE_SHIFT
+        """Left shift from the sum of q x, less its dropped bits, to the current u."""
+        return max(0, self.level_exponent) + DRIVE_SHIFT
 
     @property
     def bias(self) -> np.ndarray:
@@ -102,8 +145,12 @@ class QuantLayer:
 
     @property
     def mantissa(self) -> np.ndarray:
-        """What a chip's synapse memory would hold."""
-        return self.weight.astype(np.int64) << (9 - self.weight_bits)
+        """What a chip's synapse memory would hold; two synapses: [2, ...], coarse and fine."""
+        q = self.weight.astype(np.int64)
+        if self.synapses == 2:
+            coarse = (q + (1 << (self.weight_bits - 1))) >> self.weight_bits
+            q = np.stack([coarse, q - (coarse << self.weight_bits)])
+        return q << (9 - self.weight_bits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,14 +182,8 @@ def quantise_layer(
     floor = np.where(floor > 0, floor, 1.0)
     if config.scale == "layer":
         largest, floor = np.full_like(largest, largest.max()), np.full_like(floor, floor.max())
-    exponent, scale = -1, np.maximum(floor, largest / config.level_max)
-    for candidate in range(EXPONENT_MAX, -1, -1):
-        # the finest unit that every channel can afford with all its levels in use
-        levels = largest / (config.level_max << (candidate + 1))
-        if (levels[largest > 0] >= floor[largest > 0]).all():
-            exponent, scale = candidate, np.maximum(floor, levels)
-            break
-    unit = 1 << (exponent + 1)
+    exponent, scale = _exponent_and_scale(spec, largest, floor, x_max, config)
+    unit = _unit(exponent, config)
     q = _rounded(weight / _per_output(scale * unit, weight), config)
     if config.headroom == 1.0:
         # rounding up may pass the limit by a hair: coarsen until no input can wrap
@@ -151,7 +192,7 @@ def quantise_layer(
                 over[:] = True
             scale = np.where(over, scale * (1 + 2**-8), scale)
             q = _rounded(weight / _per_output(scale * unit, weight), config)
-    if (worst_drive(q, x_max) * (unit << DRIVE_SHIFT) > ACCUMULATOR_MAX).any():
+    if (worst_drive(q, x_max) * max(1, unit * (1 << DRIVE_SHIFT)) > ACCUMULATOR_MAX).any():
         raise CompileError(
             "drive accumulator",
             number,
@@ -166,9 +207,10 @@ def quantise_layer(
             "lower the threshold or the fan-in, or train with the quantised twin",
         )
     vth = np.rint(spec.threshold / scale)
-    mantissa, bias_exponent = _bias(spec.bias / scale * (1 << DRIVE_SHIFT))
+    lost = 0.5 if unit < 1 else 0.0  # of a, on average, where bits are dropped
+    mantissa, bias_exponent = _bias((spec.bias / scale + lost) * (1 << DRIVE_SHIFT))
     arrays = {
-        "weight": q.astype(np.int8),
+        "weight": q.astype(np.int8 if config.synapses == 1 else np.int16),
         "bias_mantissa": mantissa,
         "bias_exponent": bias_exponent,
         # 12 bits: a leak of 0 becomes 1/4096
@@ -183,8 +225,37 @@ def quantise_layer(
         padding=spec.padding,
         weight_bits=config.weight_bits,
         crop=spec.crop,
+        synapses=config.synapses,
         **arrays,
     )
+
+
+def _exponent_and_scale(
+    spec: LayerSpec, largest: np.ndarray, floor: np.ndarray, x_max: int, config: QuantConfig
+) -> tuple[int, np.ndarray]:
+    """The weight exponent and each output's scale [out].
+
+    largest, floor [out]: the largest weight, the smallest scale that holds everything else.
+    """
+    candidates = range(EXPONENT_MAX, config.least_exponent - 1, -1)
+    levels = {e: largest / config.level_max / _unit(e, config) for e in candidates}
+    if config.synapses == 1:
+        # the finest unit that every channel can afford with all its levels in use
+        for exponent in candidates:
+            if (levels[exponent][largest > 0] >= floor[largest > 0]).all():
+                return exponent, np.maximum(floor, levels[exponent])
+        return exponent, np.maximum(floor, levels[exponent])
+    # Weights are fine enough here that the unit of a matters as much: the least expected error of
+    # the drive, of rounding it (1/12 unit^2) and its weights (1/12 level^2 an input and x^2).
+    taps = spec.weight[0].size * (FRAME_MEAN_SQUARE if x_max == FRAME_MAX else SPIKE_SHARE)
+
+    def error(exponent: int) -> float:
+        scale = np.maximum(floor, levels[exponent])
+        relative = scale / np.maximum(spec.threshold, scale)
+        return float(((1 + taps * _unit(exponent, config) ** 2) * relative**2).sum())
+
+    exponent = min(candidates, key=error)
+    return exponent, np.maximum(floor, levels[exponent])
 
 
 def quantise(spec: NetworkSpec, config: QuantConfig | None = None) -> QuantNetwork:
@@ -222,6 +293,11 @@ def _error_shares(height: int, width: int) -> np.ndarray:
     covariance = np.exp(-distance / PRIOR_LENGTH) + PRIOR_NOISE * np.eye(len(y))
     upper = np.linalg.cholesky(np.linalg.inv(covariance)).T
     return upper / np.diag(upper)[:, None]
+
+
+def _unit(exponent: int, config: QuantConfig) -> float:
+    """Units of a that one level is worth: a power of two, exact."""
+    return 2.0 ** (exponent + 1 - config.fine_bits)
 
 
 def _per_output(scale: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -65,6 +65,7 @@ def placement_table(program: CoreProgram) -> str:
         f"{total['synapse_bytes']:,} synapse bytes, {total['input_axons']:,} input axons, "
         f"{total['output_axons']:,} output axons; weights of "
         f"{program.network.config.weight_bits} bits"
+        + (", two synapses each" if program.network.config.synapses == 2 else "")
     )
     if core.neurons < 1 << 60:
         lines.append(

@@ -122,8 +122,8 @@ def cut_layer(
         fan_out = len(above.channel_bounds) - 1
         if not above_dense:
             reach_y, reach_x = above.rows.needs.sum(0), above.columns.needs.sum(0)
-    fan_in = kernel[0] * kernel[1] * reads * units
-    bits = layer.weight_bits
+    fan_in = kernel[0] * kernel[1] * reads * units * layer.synapses
+    bits = layer.weight_bits * layer.synapses
 
     def axis(parts: int, which: int) -> Axis:
         return cut_axis(

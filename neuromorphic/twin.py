@@ -102,8 +102,8 @@ class TwinLayer(nn.Module):
             self.spec(), self.number, FRAME_MAX if self.number == 1 else 1, self.config
         )
 
-    def integers(self) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-        """(q, bias, keep, threshold, shift): integers with straight-through gradients.
+    def integers(self) -> tuple[Tensor, Tensor, Tensor, Tensor, QuantLayer]:
+        """(q, bias, keep, threshold, layer): integers with straight-through gradients.
 
         bias and threshold are in membrane units [C, 1, 1]; keep = (4096 - dv) / 4096.
         """
@@ -113,13 +113,13 @@ class TwinLayer(nn.Module):
             return torch.as_tensor(np.asarray(array, np.float64), device=self.weight.device)
 
         unit = tensor(layer.scale)  # float drive of one unit of drive
-        level = unit.reshape(-1, *[1] * (self.weight.ndim - 1)) * 2.0 ** (layer.exponent + 1)
+        level = unit.reshape(-1, *[1] * (self.weight.ndim - 1)) * 2.0**layer.level_exponent
         membrane = unit / (1 << DRIVE_SHIFT)
         q = _Straight.apply(self.weight * self.input_scale / level, tensor(layer.weight))
         bias = _Straight.apply(self.bias / membrane, tensor(layer.bias))
         threshold = _Straight.apply(self.threshold / membrane, tensor(layer.threshold))
         keep = _Straight.apply(self.leak, tensor((4096 - layer.dv) / 4096))
-        return q, *(x[:, None, None] for x in (bias, keep, threshold)), layer.shift
+        return q, *(x[:, None, None] for x in (bias, keep, threshold)), layer
 
     def drive(self, x: Tensor, q: Tensor) -> Tensor:
         """Sums of q x, float64 [N, C, H, W] of inputs x [N, C, H, W]."""
@@ -188,9 +188,13 @@ class QuantisedTwin(nn.Module):
         return TwinOutput(counts.flatten(1), tuple(spikes), wraps, clips)
 
     def _layer(self, layer: TwinLayer, x: Tensor) -> tuple[Tensor, int, int]:
-        q, bias, keep, threshold, shift = layer.integers()
+        q, bias, keep, threshold, integers = layer.integers()
         batch, steps = x.shape[:2]
-        exact = layer.drive(x.flatten(0, 1), q).unflatten(0, (batch, steps)) * 2.0**shift
+        drive = layer.drive(x.flatten(0, 1), q).unflatten(0, (batch, steps))
+        drive = drive * 2.0**integers.level_exponent
+        if integers.drop:
+            drive = _Straight.apply(drive, drive.detach().floor())
+        exact = drive * (1 << DRIVE_SHIFT)
         current = _Straight.apply(
             exact, torch.remainder(exact.detach() + U_EDGE, 2 * U_EDGE) - U_EDGE
         )

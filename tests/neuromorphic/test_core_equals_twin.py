@@ -110,13 +110,14 @@ def assert_core_equals_twin(spec, frames, config, core=None):
     bits=st.sampled_from([2, 5, 8]),
     scale=st.sampled_from(["channel", "layer"]),
     headroom=st.sampled_from([1.0, 0.3, 0.02]),
+    synapses=st.sampled_from([1, 2]),
 )
 def test_every_spike_of_random_networks_equals_the_twin(
-    seed, depth, with_dense, time_steps, bits, scale, headroom
+    seed, depth, with_dense, time_steps, bits, scale, headroom, synapses
 ):
     rng = np.random.default_rng(seed)
     spec = random_network(rng, depth, with_dense, time_steps)
-    config = QuantConfig(bits, scale, headroom)
+    config = QuantConfig(bits, scale, headroom, synapses=synapses)
     assert_core_equals_twin(spec, random_frames(rng, spec, 3), config)
 
 
@@ -137,12 +138,13 @@ def test_the_property_sees_spikes_and_overflows():
     assert clips > 100
 
 
-def test_the_core_equals_the_readable_step():
+@pytest.mark.parametrize("synapses", [1, 2])
+def test_the_core_equals_the_readable_step(synapses):
     """Layer by layer through lif.py, with dense matrices unrolled from the kernels."""
     rng = np.random.default_rng(5)
     spec = random_network(rng, 2, False, 6)
     frames = random_frames(rng, spec, 2)
-    network = quantise(spec, QuantConfig(headroom=0.1))
+    network = quantise(spec, QuantConfig(headroom=0.1, synapses=synapses))
     result = EventCore(compile_encoder(network, CoreSpec.ideal())).run(frames, record=True)
     x = frames.astype(np.int64)
     for number, layer in enumerate(network.layers):
@@ -164,7 +166,7 @@ def test_the_core_equals_the_readable_step():
                     stride=layer.stride,
                     padding=layer.padding,
                 )
-                drive = patches.numpy()[0].astype(np.int64) << (layer.exponent + 1)
+                drive = (patches.numpy()[0].astype(np.int64) >> layer.drop) << (layer.shift - 6)
                 out[b, t] = step(state, drive.ravel()).reshape(shape)
         np.testing.assert_array_equal(result.layer_raster(number), out)
         x = out

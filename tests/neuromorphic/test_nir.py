@@ -51,7 +51,9 @@ def rasters(encoder, frames):
     return [result.layer_raster(i) for i in range(len(program.network.layers))]
 
 
-@pytest.mark.parametrize("config", [QuantConfig(), QuantConfig(5, "layer", 0.5)])
+@pytest.mark.parametrize(
+    "config", [QuantConfig(), QuantConfig(5, "layer", 0.5), QuantConfig(synapses=2)]
+)
 @pytest.mark.parametrize("dt", [1e-3, 0.7, 1e-9])
 def test_a_round_trip_gives_every_spike_back(network, tmp_path, config, dt):
     path = tmp_path / "encoder.nir"

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from errors import UserError
 from neuromorphic import CompileError, LayerSpec, NetworkSpec, QuantConfig, quantise
+from neuromorphic.lif import synaptic_drive
 from neuromorphic.quantise import DRIVE_MAX, quantise_layer, worst_drive
 from neuromorphic.twin import QuantisedTwin
 from neuromorphic.weights import store_mantissa
@@ -65,6 +66,28 @@ def test_no_input_can_wrap_at_full_headroom(seed, x_max, scale, bits):
     half = layer.scale * 2.0**layer.exponent * (1 + 1e-9)
     assert (np.abs(error) <= half[:, None]).all()
     assert (np.abs(layer.vth * layer.scale - spec.threshold) <= layer.scale * 0.51).all()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_two_synapses_are_what_a_chip_would_sum(bits):
+    """Coarse and fine mantissas at exponents a chip has give the drive that is simulated."""
+    rng = np.random.default_rng(bits)
+    spec = dense(rng.normal(size=(6, 40)), threshold=30.0, input_scale=1 / 255)
+    one, two = (quantise_layer(spec, 1, 255, QuantConfig(bits, synapses=n)) for n in (1, 2))
+    coarse, fine = two.mantissa
+    assert two.drop > 0
+    assert fine.any()
+    for mantissa in (coarse, fine):
+        np.testing.assert_array_equal(store_mantissa(mantissa, bits), mantissa)
+    x = rng.integers(0, 256, 40)
+    exponent = two.exponent - (8 - bits)  # of the stored mantissas
+    drive = synaptic_drive(coarse, exponent, x) + synaptic_drive(fine, exponent - bits, x, "sum")
+    np.testing.assert_array_equal(drive, (two.weight.astype(np.int64) @ x) >> two.drop)
+    exact = spec.weight / 255 @ x
+    worse = np.abs((one.weight.astype(np.int64) @ x) * one.scale * 2.0**one.level_exponent - exact)
+    better = np.abs((drive + 0.5) * two.scale - exact)
+    assert better.mean() < worse.mean() / 4
+    assert two.bias.tolist() == [32] * 6  # half a unit: the mean of what is dropped
 
 
 def test_channel_scales_use_all_levels_of_every_channel():
