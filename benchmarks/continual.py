@@ -27,8 +27,12 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from training.config import RunConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -127,13 +131,18 @@ def affordable(overrides: list[str], capacity: int) -> int:
 
 def held(overrides: list[str]) -> dict[str, int]:
     """Bytes that an agent of this configuration remembers with, by part."""
+    from training.config import load_config
+
+    return bytes_of(load_config(overrides))
+
+
+def bytes_of(config: RunConfig) -> dict[str, int]:
     import torch
 
     from agents.footprint import footprint
     from training.build import build_agent
-    from training.config import load_config
 
-    return footprint(build_agent(load_config(overrides), torch.device("cpu")))
+    return footprint(build_agent(config, torch.device("cpu")))
 
 
 def finished(folder: Path, visits: int) -> bool:
@@ -273,12 +282,10 @@ def collect(args: argparse.Namespace) -> None:
 
 def one_run(folder: Path, log, metrics, lost: list[float], seed: int) -> dict:
     """What the JSON says of one run of a method."""
+    from training.config import read_config
+
     rates = [x.numbers["agent_steps_per_s"] for x in log.train]
-    sizes = {
-        key.removeprefix("bytes/"): value
-        for key, value in (log.train[-1].numbers if log.train else {}).items()
-        if key.startswith("bytes/")
-    }
+    sizes = bytes_of(read_config(folder / "config.yaml"))
     return {
         "seed": seed,
         "average": metrics.average,
