@@ -228,12 +228,15 @@ class Agent:
         self.latent = out.encoding.latent
         return out.q
 
+    def label(self, obs: np.ndarray, game: int) -> int:
+        """What the agent calls the game with this index when an evaluation shows it obs [N, ...]:
+        itself, or without labels its own context."""
+        return game if self.contexts is None else self.contexts.now(obs)
+
     def eval_values(self, obs: np.ndarray, game: int) -> torch.Tensor:
         """`q_values` of the acting network as an evaluation sees them: leaves no trace in the
         agent but `latent`."""
-        if self.contexts is not None:
-            game = self.contexts.now(obs)
-        return self.q_values(obs, game, self.acting_network)
+        return self.q_values(obs, self.label(obs, game), self.acting_network)
 
     def plan(self, q: torch.Tensor, game: int) -> PlanResult:
         """Search from `latent`, which `q_values` has just left; q [N, A] are its values."""
@@ -278,9 +281,7 @@ class Agent:
 
     def eval_policy(self, obs: np.ndarray, game: int) -> np.ndarray:
         """The policy that evaluations judge: greedy, without noise; changes no state."""
-        network = self.acting_network
-        if self.contexts is not None:
-            game = self.contexts.now(obs)
+        network, game = self.acting_network, self.label(obs, game)
         if self.backend is not None:
             network = self.backend.judging(self.learner.updates)
         noise = {k: v.clone() for k, v in network.named_buffers() if "noise_" in k}

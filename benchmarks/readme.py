@@ -225,6 +225,40 @@ def world_model_cost() -> str:
     return markdown(head, rows) + source("world_model_cost", result)
 
 
+def change_detection() -> str:
+    result = load("change_detection")
+    rows = []
+    for signal, row in result["signals"].items():
+        games = dict.fromkeys(
+            g for r in result["runs"] if r["signal"] == signal for g in r["games"]
+        )
+        rows.append(
+            [
+                f"`{signal}`",
+                ", ".join(games),
+                f"{row['agent_steps']:,}",
+                f"{row['changes'] - row['missed']} of {row['changes']}",
+                f"{row['delay_median']:.0f} (at most {row['delay_max']})"
+                if row["delay_max"]
+                else "-",
+                str(row["false_alarms"]),
+                f"{row['false_alarms_per_10k']:.1f}",
+                f"{row['visits_known']} of {row['visits']}",
+            ]
+        )
+    head = [
+        "`change.signal`",
+        "games",
+        "agent steps",
+        "changes noticed",
+        "delay, agent steps",
+        "false alarms",
+        "per 10k steps",
+        "visits in the right context",
+    ]
+    return markdown(head, rows) + source("change_detection", result)
+
+
 def continual() -> str:
     result = load("continual")
 
@@ -361,6 +395,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "laptop_memory": laptop_memory,
     "continual": continual,
     "consolidation_cost": consolidation_cost,
+    "change_detection": change_detection,
     "engram_cost": engram_cost,
     "planning": planning,
     "planning_again": planning_again,

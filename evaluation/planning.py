@@ -81,6 +81,7 @@ class Contest:
     def decide(self, variant: Variant, obs: np.ndarray, game: int) -> tuple[Tensor, PlanResult]:
         """The agent's own values [n, A] and what the variant makes of them."""
         agent, config = self.agent, variant.planner
+        game = agent.label(obs, game)
         mask = agent.masks[game]
         q = agent.eval_values(obs, game)
         if config.name == "none":
