@@ -385,6 +385,52 @@ def core_equality() -> str:
     return markdown(head, rows) + source("core_equality", result)
 
 
+def core_return() -> str:
+    result = load("core_return")
+    rows = []
+    for synapses, table in result["synapses"].items():
+        for game, row in (*table["games"].items(), ("all", table["all"])):
+            ratio = "-" if row["ratio"] is None else "{:.2f} [{:.2f}, {:.2f}]".format(*row["ratio"])
+            means = [
+                f"{sum(row['returns'][name]) / len(row['returns'][name]):,.0f}"
+                if "returns" in row
+                else ""
+                for name in ("torch", "event_core")
+            ]
+            agreement = f"{100 * row['agreement']:.2f} %"
+            rows.append([synapses, game, *means, ratio, agreement, f"{row['decisions']:,}"])
+    head = [
+        "8-bit synapses a weight", "game", "return, PyTorch", "return, core", "ratio [95 %]",
+        "equal actions", "decisions",
+    ]  # fmt: skip
+    note = f"\nOne `{result['run']['agent']}` agent, {result['episodes']} paired episodes a game.\n"
+    return markdown(head, rows) + note + source("core_return", result)
+
+
+def plastic_readout() -> str:
+    result = load("plastic_readout")
+    rows = []
+    for mode, runs in result["courses"].items():
+        cells = [
+            f"{sum(ends) / len(ends):+.2f} ({min(ends):+.2f} to {max(ends):+.2f})"
+            for ends in ([run[end] for run in runs] for end in ("first", "last"))
+        ]
+        events = runs[0]["readout"]["events_per_decision"]
+        rows.append(
+            [
+                mode,
+                *cells,
+                f"{events.get('stdp_update', 0):,.0f}",
+                f"{events.get('weight_update', 0):.0f}",
+            ]
+        )
+    head = [
+        f"{len(rows)} x {len(runs)} courses", f"return, first {result['window']} episodes",
+        f"last {result['window']}", "STDP updates a decision", "weight updates",
+    ]  # fmt: skip
+    return markdown(head, rows) + source("plastic_readout", result)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "throughput": throughput,
     "atari100k": atari100k,
@@ -404,6 +450,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "event_core": event_core,
     "core_peers": core_peers,
     "core_equality": core_equality,
+    "core_return": core_return,
+    "plastic_readout": plastic_readout,
 }
 
 
