@@ -7,15 +7,20 @@ variance v_i of them; how unusual one signal s is, its standardised distance
     d = mean_i min(CAP, (s_i - m_i)^2 / (v_i + floor))
 
 A new level is met by one environment at a time, another game by all of them at once: a step counts
-with its *most usual* environment, x = log(min over environments of d), and with the signal that
-finds it more usual: a new scene need not excite other neurons, nor a learning encoder change the
-screen. Unusual steps add up (CUSUM, Page 1954):
+with its *most usual* environment, x = log(min over environments of d); with both signals, it counts
+with the one that finds it more usual. Unusual steps add up (CUSUM, Page 1954):
 
     S <- max(0, S + min(x, CLIP) - slack)        alarm: S > threshold
 
 The clip asks for several odd steps in a row. While S grows, m and v stand still, so that a change
 is not learned before it is noticed; a slow drift (an encoder that learns, a policy that gets
 further) is learned before it is taken for a change.
+
+What it cannot do. When the encoder had just begun to learn, the variance of its spikes covered
+other games, and changes were missed; hence the screen is the default, although a scene that all
+environments meet together can pass for another game (Krull, once). A context of many different
+scenes (Private Eye) has so large a variance that a game which resembles their mean (Asterix) passes
+for one of them.
 """
 
 from __future__ import annotations
@@ -44,7 +49,7 @@ class ChangeConfig:
     """
 
     # screen: 12 x 12 means of the newest frame; spikes: the latent layer; both: the lesser of them
-    signal: str = "both"
+    signal: str = "screen"
     memory: int = 1_000  # vector steps over which mean and variance forget
     warm_up: int = 50  # vector steps of a new context before its first alarm
     slack: float = 1.0  # log distance up to which a step is usual

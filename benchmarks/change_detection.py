@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmarks" / "results"
 GAMES = ("road_runner", "krull", "kung_fu_master")  # the detector was chosen on others
-SIGNALS = ("both", "screen", "spikes")
+SIGNALS = ("screen", "spikes", "both")
 
 
 def train(args: argparse.Namespace) -> None:

@@ -162,6 +162,10 @@ class RunConfig:
         )
         pure = self.memory.controller in ("nec", "mfec")
         require(
+            not pure or self.task_labels != "none" or self.change.signal == "screen",
+            f"memory.controller={acts} has no latent spikes: set change.signal=screen",
+        )
+        require(
             self.planner.name == "none" or self.world_model.enabled,
             f"planner={self.planner.name} searches a world model: set world_model=latent",
         )

@@ -69,7 +69,7 @@ def test_one_environment_alone_in_a_new_level_is_no_change_of_game():
 def test_both_signals_must_find_it_unusual():
     rng = np.random.default_rng(9)
     for moved, alarm in (("screen",), False), (("spikes",), False), (("screen", "spikes"), True):
-        detector = ChangeDetector(ChangeConfig())
+        detector = ChangeDetector(ChangeConfig(signal="both"))
         detector.begin(Usual("screen", 1000))
         steps = range(120)
         fired = [

@@ -51,6 +51,13 @@ def test_mistakes_are_named_in_one_line(override, words):
         assert word in message
 
 
+@pytest.mark.parametrize("agent", ["nec", "mfec"])
+def test_without_latent_spikes_a_change_is_noticed_on_screen(agent):
+    with pytest.raises(UserError, match=r"set change\.signal=screen"):
+        load_config([f"agent={agent}", "task_labels=none", "change.signal=spikes"])
+    load_config([f"agent={agent}", "task_labels=none"])
+
+
 def test_without_labels_no_mask_of_actions_betrays_the_game():
     assert load_config(["protocol=atari100k"]).protocol.actions == "minimal"
     for labels in ("boundaries", "none"):
