@@ -35,7 +35,8 @@ SIGNALS = ("screen", "spikes", "both")
 
 def train(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "command.txt").write_text(shlex.join(["python", *sys.argv]) + "\n")
+    with open(args.out / "command.txt", "a") as note:
+        note.write(shlex.join(["python", *sys.argv]) + "\n")
     for seed in args.seeds:
         for signal in args.signals:
             folder = args.out / f"{signal}-s{seed}"
@@ -160,9 +161,9 @@ def collect(args: argparse.Namespace) -> None:
         }
     first = json.loads((folders[0] / "manifest.json").read_text())
     note = args.out / "command.txt"
-    trained = f"{note.read_text().strip()} && " if note.exists() and not args.runs else ""
+    commands = note.read_text().splitlines() if note.exists() and not args.runs else []
     result = {
-        "command": trained + shlex.join(["python", *sys.argv]),
+        "command": " && ".join([*commands, shlex.join(["python", *sys.argv])]),
         "what": "delay in agent steps from a true change of game to the alarm; false alarms per "
         "10,000 agent steps; visits_known: mostly played in a new context where the game is new, "
         "in its own where it returns",
