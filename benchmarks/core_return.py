@@ -89,6 +89,8 @@ def main() -> None:
     parser.add_argument("--synapses", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--games", nargs="+", help="by default all of the run")
     given = parser.parse_args()
+    if given.episodes < 2:
+        parser.error("--episodes must be at least 2: one pair has no interval")
     run = load_run(given.run)
     configure_threads(run.config.device.learner_threads)
     games = given.games or list(run.sequence.games)
