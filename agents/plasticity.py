@@ -141,7 +141,7 @@ class Plasticity:
             leads.by_unit(p)[which] = leads.by_unit(self.initial[id(p)])[donors]
             for moment in _moments(state, p):
                 leads.by_unit(moment)[which] = 0
-        for leads in units.outgoing:
+        for leads in (*units.outgoing, *units.noise):
             p = leads.parameter
             for tensor in (p, *_moments(state, p)):
                 view = leads.by_unit(tensor)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from agents.encoders.conv import ConvEncoder
 from agents.encoders.spiking import SpikingEncoder
-from agents.network import QNetwork
+from agents.network import NoisyLinear, QNetwork
 
 
 class Leads(NamedTuple):
@@ -34,6 +34,7 @@ class Units(NamedTuple):
     count: int
     incoming: tuple[Leads, ...]
     outgoing: tuple[Leads, ...]
+    noise: tuple[Leads, ...] = ()  # scales of the noise on the outgoing weights (noisy layers)
 
     def strength(self) -> Tensor:
         """[H] sum of absolute outgoing weights."""
@@ -57,15 +58,17 @@ def units_of(network: QNetwork) -> list[Units]:
                 own += [Leads(p, _along(0)) for p in layer.lif.parameters()]
             channels = layer.weight.shape[axis_out]
             if i + 1 < len(layers):
-                behind = (Leads(layers[i + 1].weight, _along(axis_in)),)
+                behind, noise = (Leads(layers[i + 1].weight, _along(axis_in)),), ()
             else:
                 behind = (Leads(head.hidden.weight, _channels_of_latent(channels)),)
-            out.append(Units(name, channels, tuple(own), behind))
+                noise = _noise(head.hidden, _channels_of_latent(channels))
+            out.append(Units(name, channels, tuple(own), behind, noise))
     streams = [head.advantage] + ([head.value] if head.value is not None else [])
     width = head.hidden_width // len(streams)
     behind = tuple(Leads(s.weight, _along(1), k * width) for k, s in enumerate(streams))
+    noise = sum((_noise(s, _along(1), k * width) for k, s in enumerate(streams)), ())
     own = tuple(Leads(p, _along(0)) for p in head.hidden.parameters())
-    out.append(Units("hidden", head.hidden_width, own, behind))
+    out.append(Units("hidden", head.hidden_width, own, behind, noise))
     return out
 
 
@@ -99,6 +102,13 @@ def activity(network: QNetwork, obs: Tensor) -> Activity:
 
 def _plain(network: QNetwork) -> bool:
     return isinstance(network.encoder, SpikingEncoder | ConvEncoder)
+
+
+def _noise(
+    layer: nn.Module, by_unit: Callable[[Tensor], Tensor], first: int = 0
+) -> tuple[Leads, ...]:
+    noisy = isinstance(layer, NoisyLinear)
+    return (Leads(layer.weight_sigma, by_unit, first),) if noisy else ()
 
 
 def _along(axis: int) -> Callable[[Tensor], Tensor]:

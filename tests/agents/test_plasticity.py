@@ -101,6 +101,20 @@ def test_redo_wakes_a_dead_unit_and_changes_no_value(encoder, layer):
     assert (own.incoming[0].by_unit(moments["exp_avg_sq"])[alive] != 0).any()
 
 
+@pytest.mark.parametrize("layer", ["conv2", "hidden"])
+def test_a_new_unit_adds_nothing_through_the_noise_of_its_outgoing_weights(layer):
+    agent = make("agent.noisy=true", "agent.epsilon_end=0", "plasticity=redo", "encoder=conv")
+    own = units(agent, layer)
+    obs = agent.plasticity._observations(np.random.default_rng(0))
+    loud = agent.network(obs).q.detach()
+    agent.plasticity._restart(own, np.array([2]))
+    before = agent.network(obs).q.detach()
+    assert not torch.allclose(loud, before)
+    with torch.no_grad():
+        own.incoming[1].parameter[2] = 5.0  # however active it is
+    torch.testing.assert_close(agent.network(obs).q, before)
+
+
 def test_redo_looks_at_its_times():
     agent = make("plasticity=redo", "plasticity.every=3", "plasticity.tau=0")
     own = units(agent, "hidden")
