@@ -122,8 +122,6 @@ class Learner:
             )
             outputs.scalars["grad_norm"] = norm
         self.optimiser.step()
-        if self.consolidation is not None:
-            self.consolidation.after_step()
         return outputs
 
     def loss(self, inputs: LearnerInputs) -> tuple[Tensor, LearnerOutputs]:

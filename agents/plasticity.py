@@ -134,6 +134,7 @@ class Plasticity:
         """The units with indices `which` start anew."""
         if not len(which):
             return
+        self._about_to_move()
         state = self.agent.learner.optimiser.state
         donors = self.rng.integers(units.count, size=len(which))
         for leads in units.incoming:
@@ -153,11 +154,16 @@ class Plasticity:
     @torch.no_grad()
     def _shrink_and_perturb(self) -> None:
         """w <- shrink w + (1 - shrink) fresh, in the online and the target network."""
+        self._about_to_move()
         fresh = self.fresh(int(self.rng.integers(2**31))).to(self.agent.device)
         for network in (self.agent.network, self.agent.learner.target):
             for p, new in zip(network.parameters(), fresh.parameters()):
                 p.lerp_(new, 1 - self.config.shrink)
         self._moved()
+
+    def _about_to_move(self) -> None:
+        if self.agent.learner.consolidation is not None:
+            self.agent.learner.consolidation.settle()
 
     def _moved(self) -> None:
         if self.agent.learner.consolidation is not None:

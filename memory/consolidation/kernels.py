@@ -4,10 +4,39 @@ the CPU: chains of torch's own operations write and read back whole intermediate
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
+
+
+class Path(NamedTuple):
+    """What the path integral of the loss needs, lists of tensors like the weights."""
+
+    omega: list[Tensor]  # -sum gradient * step so far
+    gradient: list[Tensor]  # of the losses alone, where the weights stood last
+    before: list[Tensor]  # the weights as they stood then
+
+
+class Flat:
+    """Tensors as flat arrays of the same memory. Those that stay are asked for by name and made
+    once: to make them anew in each step costs as much as the arithmetic."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[list[int], list[np.ndarray]]] = {}
+
+    def of(self, name: str, tensors: Sequence[Tensor]) -> list[np.ndarray]:
+        where = [t.data_ptr() for t in tensors]
+        if name not in self._made or self._made[name][0] != where:
+            self._made[name] = (where, flat(tensors))
+        return self._made[name][1]
+
+
+def flat(tensors: Sequence[Tensor]) -> list[np.ndarray]:
+    """Flat arrays of the same memory, for contiguous tensors on the CPU."""
+    return [t.detach().view(-1).numpy() for t in tensors]
 
 
 def pull(
@@ -15,44 +44,32 @@ def pull(
     weights: Sequence[Tensor],
     stiffness: Sequence[Tensor],
     centre: Sequence[Tensor],
-    kept: Sequence[Tensor] = (),
+    path: Path | None = None,
+    views: Flat | None = None,
 ) -> None:
-    """kept <- grad where it is given, then grad += stiffness (w - centre)."""
-    groups = (grads, weights, stiffness, centre, *([kept] if kept else []))
-    arrays = _flat(*groups)
-    if arrays is None:
-        if kept:
-            torch._foreach_copy_(kept, grads)
+    """grad += stiffness (w - centre). With a path the step that led here is credited first,
+    omega -= gradient (w - before), and the new gradient is kept without the pull."""
+    held = (weights, stiffness, centre, *(path or ()))
+    if not all(t.device.type == "cpu" and t.is_contiguous() for t in (*grads, *weights)):
+        if path is not None:
+            follow_path(path, weights)
+            torch._foreach_copy_(path.gradient, grads)
         torch._foreach_addcmul_(grads, stiffness, torch._foreach_sub(weights, centre))
         return
-    for one in arrays:
-        (_pull_and_keep if kept else _pull)(*one)
+    views = views or Flat()
+    names = ("weights", "stiffness", "centre", *Path._fields)
+    arrays = [views.of(name, tensors) for name, tensors in zip(names, held)]
+    one = _pull if path is None else _follow_and_pull
+    for each in zip(flat(grads), *arrays, strict=True):
+        one(*each)
 
 
-def follow_path(
-    omega: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    before: Sequence[Tensor],
-) -> None:
-    """omega -= grad (w - before), then before <- w."""
-    arrays = _flat(omega, grads, weights, before)
-    if arrays is None:
-        torch._foreach_addcmul_(omega, grads, torch._foreach_sub(weights, before), -1.0)
-        torch._foreach_copy_(before, weights)
-        return
-    for one in arrays:
-        _follow_path(*one)
-
-
-def _flat(*groups: Sequence[Tensor]) -> list[tuple] | None:
-    """The same memory as flat arrays, one tuple a weight; None where it cannot be had."""
-    out = []
-    for tensors in zip(*groups, strict=True):
-        if not all(t.device.type == "cpu" and t.is_contiguous() for t in tensors):
-            return None
-        out.append(tuple(t.detach().view(-1).numpy() for t in tensors))
-    return out
+def follow_path(path: Path, weights: Sequence[Tensor]) -> None:
+    """omega -= gradient (w - before), then before <- w."""
+    torch._foreach_addcmul_(
+        path.omega, path.gradient, torch._foreach_sub(weights, path.before), -1.0
+    )
+    torch._foreach_copy_(path.before, weights)
 
 
 @njit(cache=True)
@@ -62,16 +79,10 @@ def _pull(grad, w, stiffness, centre):
 
 
 @njit(cache=True)
-def _pull_and_keep(grad, w, stiffness, centre, kept):
+def _follow_and_pull(grad, w, stiffness, centre, omega, gradient, before):
     for i in range(grad.size):
-        alone = grad[i]
-        kept[i] = alone
-        grad[i] = alone + stiffness[i] * (w[i] - centre[i])
-
-
-@njit(cache=True)
-def _follow_path(omega, grad, w, before):
-    for i in range(omega.size):
-        now = w[i]
-        omega[i] -= grad[i] * (now - before[i])
+        now, alone = w[i], grad[i]
+        omega[i] -= gradient[i] * (now - before[i])
         before[i] = now
+        gradient[i] = alone
+        grad[i] = alone + stiffness[i] * (now - centre[i])

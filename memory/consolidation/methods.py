@@ -1,6 +1,6 @@
 """The methods. Each says how much every weight matters and where it is held; the rest is shared.
 
-Its hooks are `after_step(params)`, `moved(params)` and `consolidate(params, evidence)`; what
+Its hooks are `settle(params)`, `moved(params)` and `consolidate(params, evidence)`; what
 it knows stands in `importance` and `anchor`, lists of tensors like the weights, whose penalty is
 1/2 sum importance (w - anchor)^2. Memory does not grow with the number of games.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from memory.consolidation.config import ConsolidationConfig
-from memory.consolidation.kernels import follow_path
+from memory.consolidation.kernels import Path, follow_path
 
 
 class Evidence(NamedTuple):
@@ -28,17 +28,17 @@ class Method:
     """Importances add up, the anchor is where the last game ended."""
 
     decay = 1.0
-    # Where a method needs the gradients of the losses alone, before any penalty and clipping, they
-    # are put here after each backward pass.
-    gradients: list[Tensor] | None = None
+    # Where a method needs the gradients of the losses alone, before any penalty and clipping, and
+    # the steps that the optimiser makes: each backward pass keeps this up to date.
+    path: Path | None = None
 
     def __init__(self, params: Sequence[Tensor], config: ConsolidationConfig) -> None:
         self.config = config
         self.importance = [torch.zeros_like(p) for p in params]
         self.anchor = [p.detach().clone() for p in params]
 
-    def after_step(self, params: Sequence[Tensor]) -> None:
-        """The optimiser has moved the weights."""
+    def settle(self, params: Sequence[Tensor]) -> None:
+        """Count what the optimiser's last step did; a second call changes nothing."""
 
     def moved(self, params: Sequence[Tensor]) -> None:
         """Weights were set by other means than the optimiser's."""
@@ -116,15 +116,17 @@ class SynapticIntelligence(Method):
         self.omega = [torch.zeros_like(p) for p in params]
         self.before = [p.detach().clone() for p in params]
         self.start = [p.detach().clone() for p in params]
-        self.gradients = [torch.zeros_like(p) for p in params]
+        gradient = [torch.zeros_like(p) for p in params]
+        self.path = Path(self.omega, gradient, self.before)
 
-    def after_step(self, params: Sequence[Tensor]) -> None:
-        follow_path(self.omega, self.gradients, [p.detach() for p in params], self.before)
+    def settle(self, params: Sequence[Tensor]) -> None:
+        follow_path(self.path, [p.detach() for p in params])
 
     def moved(self, params: Sequence[Tensor]) -> None:
         torch._foreach_copy_(self.before, [p.detach() for p in params])
 
     def measure(self, params: Sequence[Tensor], evidence: Evidence) -> list[Tensor]:
+        self.settle(params)
         raw = []
         for omega, start, p in zip(self.omega, self.start, params):
             raw.append(omega.clamp_min(0) / ((p.detach() - start) ** 2 + self.config.xi))

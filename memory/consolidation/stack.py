@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from memory.consolidation.config import ConsolidationConfig
-from memory.consolidation.kernels import pull
+from memory.consolidation.kernels import Flat, pull
 from memory.consolidation.methods import MAKERS, Evidence
 
 TD_RATE = 0.01  # share of the newest TD loss in the running mean
@@ -21,7 +21,6 @@ class Consolidation:
         loss.backward()
         consolidation.after_backward(td_loss)      # adds the penalty's gradient
         optimiser.step()
-        consolidation.after_step()
         consolidation.consolidate(evidence)        # a game ends
 
     The penalty goes in as its gradient, stiffness * (w - centre): autograd would give the same at
@@ -43,19 +42,23 @@ class Consolidation:
         self.centre = [p.detach().clone() for p in self.params]
         self.td = torch.zeros((), device=self.params[0].device)  # running TD loss
         self.games = 0  # consolidations so far
+        self._views = Flat()
 
     def after_backward(self, td_loss: Tensor) -> None:
         grads = [p.grad for p in self.params]
         self.td.lerp_(td_loss.detach(), TD_RATE)
-        kept = [m.gradients for m in self.methods.values() if m.gradients is not None]
-        pull(grads, [p.detach() for p in self.params], self.stiffness, self.centre, *kept)
+        path = next((m.path for m in self.methods.values() if m.path is not None), None)
+        weights = [p.detach() for p in self.params]
+        pull(grads, weights, self.stiffness, self.centre, path, self._views)
 
-    def after_step(self) -> None:
+    def settle(self) -> None:
+        """Count the optimiser's last step now: the weights are about to be set by other means, or
+        the state to be saved."""
         for method in self.methods.values():
-            method.after_step(self.params)
+            method.settle(self.params)
 
     def moved(self) -> None:
-        """Weights were set by other means than the optimiser's."""
+        """Weights were set by other means than the optimiser's, after a call of `settle`."""
         for method in self.methods.values():
             method.moved(self.params)
 
@@ -91,10 +94,11 @@ class Consolidation:
         """Bytes that consolidation holds; constant in the number of games."""
         held = [self.stiffness, self.centre]
         for method in self.methods.values():
-            held += [*method.state_dict().values(), method.gradients or []]
+            held += [*method.state_dict().values(), method.path.gradient if method.path else []]
         return sum(t.numel() * t.element_size() for group in held for t in group)
 
     def state_dict(self) -> dict:
+        self.settle()
         return {
             "methods": {name: m.state_dict() for name, m in self.methods.items()},
             "stiffness": list(self.stiffness),

@@ -78,12 +78,37 @@ def test_si_of_a_quadratic_descended_by_gradient():
         si.after_backward(torch.tensor(1.0))
         with torch.no_grad():
             module.weight -= 0.1 * module.weight.grad
-        si.after_step()
         omega += 0.1 * w * w
         w *= 0.9
     si.consolidate(evidence())
     expected = omega / ((2.0 - w) ** 2 + 0.5)
     assert si.methods["si"].importance[0].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_si_counts_every_step_once_and_no_move_that_is_not_a_step():
+    """As above, but with the state saved after each step and a jump before the third."""
+    module = scalar_module(2.0)
+    si = raw(["si"], module, xi=0.5)
+    w, omega = 2.0, 0.0
+    for step in range(5):
+        if step == 2:
+            si.settle()
+            w = 4.0
+            nn.init.constant_(module.weight, w)
+            si.moved()
+        module.weight.grad = module.weight.detach().clone()
+        si.after_backward(torch.tensor(1.0))
+        with torch.no_grad():
+            module.weight -= 0.1 * module.weight.grad
+        omega += 0.1 * w * w
+        w *= 0.9
+        assert si.state_dict()["methods"]["si"]["omega"][0].item() == pytest.approx(omega, rel=1e-5)
+    other = raw(["si"], scalar_module(w), xi=0.5)
+    other.load_state_dict(si.state_dict())
+    for one in (si, other):
+        one.consolidate(evidence())
+        expected = omega / ((2.0 - w) ** 2 + 0.5)
+        assert one.methods["si"].importance[0].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_ewc_gradient_is_that_of_one_quadratic_a_game():
