@@ -22,14 +22,15 @@ from agents.change import ChangeConfig
 from agents.config import AgentConfig
 from agents.continual import Continual, ContinualConfig, make_replay
 from agents.encoders import EncoderConfig, make_encoder
+from agents.imagination import Imagination
 from agents.labels import Contexts
 from agents.learner import Learner, LearnerInputs, LearnerOutputs
 from agents.losses import masked_argmax
 from agents.network import QNetwork
-from agents.planners import PlannerConfig, PlanResult, search
+from agents.planners import PlannerConfig
 from agents.plasticity import Plasticity, PlasticityConfig
-from agents.world_model import Unroll, WorldModel, WorldModelConfig, make_unroll, replay_errors
-from memory import ArrayPool, Batch
+from agents.world_model import Unroll, WorldModel, WorldModelConfig
+from memory import Batch
 
 
 class Transition(NamedTuple):
@@ -82,8 +83,6 @@ class Agent:
         change: ChangeConfig | None = None,
         plasticity: PlasticityConfig | None = None,
     ) -> None:
-        self.planner = planner or PlannerConfig()
-        self.model_config = world_model or WorldModelConfig()
         self.config, self.total_steps = config, total_steps
         self.device = torch.device(device)
         seeds = np.random.SeedSequence(seed).spawn(8)
@@ -92,6 +91,9 @@ class Agent:
         names = ("init", "noise", "keys", "continual", "model", "plasticity")
         self.seeds = {n: int(s.generate_state(1)[0]) for n, s in zip(names, seeds[2:])}
         self.model: WorldModel | None = None  # agents that build their own network have none
+        self.imagination = Imagination(
+            world_model or WorldModelConfig(), planner or PlannerConfig(), self, self.seeds["model"]
+        )
         self.build(encoder, masks.shape[1], cuda_graph)
         self.noise = torch.Generator(self.device).manual_seed(self.seeds["noise"])
         continual = continual or ContinualConfig()
@@ -123,27 +125,18 @@ class Agent:
         network = self._make_network(encoder, actions, self.seeds["init"])
         self.network = network.to(self.device)
         target = copy.deepcopy(self.network)
-        self.model = self._make_model(actions) if self.model_config.enabled else None
+        self.model = self.imagination.make_model(actions)
         self.learner = Learner(
             self.network, target, self.config, encoder.target_rate, cuda_graph, self.model
         )
-        if self.planner.name != "none" and self.planner.reanalyse > 0:
-            self.learner.reanalyse = self.reanalyse
+        if self.imagination.reanalyses:
+            self.learner.reanalyse = self.imagination.reanalyse
 
     def _make_network(self, encoder: EncoderConfig, actions: int, seed: int) -> QNetwork:
         rng = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):  # layers' own initialisers know no generator
             torch.random.default_generator.manual_seed(seed)
             return QNetwork(make_encoder(encoder, rng), actions, self.config)
-
-    def _make_model(self, actions: int) -> WorldModel:
-        self.model_rng = np.random.default_rng(self.seeds["model"])
-        self._pool = ArrayPool()
-        width = self.network.head.hidden_width
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(self.seeds["model"])
-            model = WorldModel(self.network.encoder.latent_dim, actions, width, self.model_config)
-        return model.to(self.device)
 
     # -- tasks ----------------------------------------------------------------------------------
     def begin_task(self, game: int) -> None:
@@ -218,8 +211,8 @@ class Agent:
     def greedy(self, obs: np.ndarray, game: int, network: QNetwork) -> np.ndarray:
         """Greedy actions [N] of `network` in the game with this index."""
         q = self.q_values(obs, game, network)
-        if self.planner.name != "none":
-            return self.plan(q, game).action.cpu().numpy()
+        if self.imagination.plans:
+            return self.imagination.plan(q, game).action.cpu().numpy()
         return masked_argmax(q, self.masks[game].expand_as(q)).cpu().numpy()
 
     def q_values(self, obs: np.ndarray, game: int, network: QNetwork) -> torch.Tensor:
@@ -237,39 +230,6 @@ class Agent:
         """`q_values` of the acting network as an evaluation sees them: leaves no trace in the
         agent but `latent`."""
         return self.q_values(obs, self.label(obs, game), self.acting_network)
-
-    def plan(self, q: torch.Tensor, game: int) -> PlanResult:
-        """Search from `latent`, which `q_values` has just left; q [N, A] are its values."""
-        return search(
-            self.planner,
-            self.latent,
-            q,
-            self.masks[game].expand_as(q),
-            self.model,
-            lambda latent: self.values(latent, game, self.planner.memory),
-            self.learner.gamma(),
-        )
-
-    @torch.no_grad()
-    def reanalyse(
-        self, latent: torch.Tensor, q: torch.Tensor, task: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows [R] of a batch with latents [B, L] and online values q [B, A], and the actions [R]
-        that a search with the online network's values chooses there."""
-        rows = (task == self.game).nonzero()[:, 0][: round(self.planner.reanalyse * len(task))]
-        if not len(rows):
-            return rows, rows
-        mask, network = self.masks[self.game], self.network
-        found = search(
-            self.planner,
-            latent[rows],
-            q[rows],
-            mask.expand(len(rows), -1),
-            self.model,
-            lambda x: network.q_values(network.head(x)).masked_fill(~mask, -torch.inf),
-            self.learner.gamma(),
-        )
-        return rows, found.action
 
     @torch.no_grad()
     def values(self, latent: torch.Tensor, game: int, memory: bool = True) -> torch.Tensor:
@@ -333,14 +293,7 @@ class Agent:
         if self.model is None:
             batch = self.replay.sample(c.batch_size, n, self.sample_rng, beta=beta, shift=c.shift)
         else:
-            m = self.model_config
-            # Always of one length, and in arrays that are used again: changing sizes tear the heap
-            # to pieces, by a megabyte an update.
-            sequences = self.replay.sample_sequences(
-                c.batch_size, c.n_step_max, self.sample_rng, shift=c.shift
-            )
-            batch = sequences.window(n, self._pool)
-            unroll = make_unroll(sequences, m.unroll, m.targets, self.model_rng, self._pool)
+            batch, unroll = self.imagination.sample(n, self.sample_rng)
         if c.noisy:
             self.network.resample_noise(self.noise)
             learner.target.resample_noise(self.noise)
@@ -392,10 +345,8 @@ class Agent:
             return out
         if self.plasticity is not None:
             out |= self.plasticity.diagnostics()
-        if self.model is not None and len(self.replay):
-            rng = np.random.default_rng([self.seeds["model"], self.learner.updates])
-            batch = self.replay.sample_sequences(96, self.model_config.unroll, rng)
-            out |= replay_errors(self, batch, self.model_config.unroll)
+        if self.model is not None:
+            out |= self.imagination.diagnostics()
         self.learner.check_finite(self.last)
         out |= {"agent/n_step": float(self.learner.n_step()), "agent/gamma": self.learner.gamma()}
         for name, value in self.last.scalars.items():
@@ -414,7 +365,7 @@ class Agent:
     def state_dict(self) -> dict:
         backend = {"backend": self.backend.state_dict()} if self.backend is not None else {}
         if self.model is not None:
-            backend["model_rng"] = self.model_rng.bit_generator.state
+            backend["model_rng"] = self.imagination.rng.bit_generator.state
         if self.contexts is not None:
             backend["contexts"] = self.contexts.state_dict()
         if self.plasticity is not None:
@@ -445,7 +396,7 @@ class Agent:
         self.sample_rng.bit_generator.state = state["sample_rng"]
         self.noise.set_state(state["noise"])
         if self.model is not None:
-            self.model_rng.bit_generator.state = state["model_rng"]
+            self.imagination.rng.bit_generator.state = state["model_rng"]
         if self.backend is not None:
             self.backend.load_state_dict(state["backend"])
         if state["last"] is not None:  # the next line of the log may come before the next update
