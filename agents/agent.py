@@ -22,6 +22,7 @@ from agents.change import ChangeConfig
 from agents.config import AgentConfig
 from agents.continual import Continual, ContinualConfig, make_replay
 from agents.encoders import EncoderConfig, make_encoder
+from agents.exploration import Exploration
 from agents.imagination import Imagination
 from agents.labels import Contexts
 from agents.learner import Learner, LearnerInputs, LearnerOutputs
@@ -86,7 +87,7 @@ class Agent:
         self.config, self.total_steps = config, total_steps
         self.device = torch.device(device)
         seeds = np.random.SeedSequence(seed).spawn(8)
-        self.explore_rng = np.random.default_rng(seeds[0])
+        self.exploration = Exploration(config, seeds[0])
         self.sample_rng = np.random.default_rng(seeds[1])
         names = ("init", "noise", "keys", "continual", "model", "plasticity")
         self.seeds = {n: int(s.generate_state(1)[0]) for n, s in zip(names, seeds[2:])}
@@ -180,22 +181,13 @@ class Agent:
         return self.learner.target if self.config.act_with_target else self.network
 
     def epsilon(self) -> np.ndarray:
-        """Probability [N] of a random action in each emulator: annealed once for every game."""
-        c = self.config
-        annealed = schedules.linear(
-            c.epsilon_start, c.epsilon_end, c.epsilon_decay, self.game_steps[self.game]
-        )
-        last = np.linspace(0, 1, c.num_envs) if c.num_envs > 1 else np.zeros(1)
-        return np.maximum(annealed, c.epsilon_end * c.epsilon_spread**last)
+        """Probability [N] of a random action in each emulator."""
+        return self.exploration.epsilon(self.game_steps[self.game])
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """Epsilon-greedy actions [N] for obs [N, 4, 84, 84]."""
-        rng, count = self.explore_rng, len(obs)
         self.latent = None
-        epsilon = 0.0 if self.config.noisy else self.epsilon()  # a number, or [N]
-        allowed = self.allowed[self.game]
-        random = rng.random(count) < epsilon
-        actions = allowed[rng.integers(len(allowed), size=count)]
+        random, actions = self.exploration.draw(self.allowed[self.game], self.game_steps[self.game])
         if self.steps < self.config.learn_start or random.all():
             return actions  # nothing learned yet, or nothing to ask the network for
         if self.config.noisy:
@@ -376,7 +368,7 @@ class Agent:
             "game": self.game,
             "steps": self.steps,
             "game_steps": list(self.game_steps),
-            "explore_rng": self.explore_rng.bit_generator.state,
+            "explore_rng": self.exploration.state_dict(),
             "sample_rng": self.sample_rng.bit_generator.state,
             "noise": self.noise.get_state(),
             "last": {k: v.cpu() for k, v in self.last.scalars.items()} if self.last else None,
@@ -392,7 +384,7 @@ class Agent:
         if self.plasticity is not None and "plasticity" in state:
             self.plasticity.load_state_dict(state["plasticity"])
         self.game_steps = list(state["game_steps"])
-        self.explore_rng.bit_generator.state = state["explore_rng"]
+        self.exploration.load_state_dict(state["explore_rng"])
         self.sample_rng.bit_generator.state = state["sample_rng"]
         self.noise.set_state(state["noise"])
         if self.model is not None:
