@@ -1,6 +1,6 @@
 """The core's spikes against those of its quantised PyTorch twin on 1e5 real frames.
 
-    python benchmarks/core_equality.py [--run runs/x] [--frames 100000]
+    python benchmarks/core_equality.py [--run runs/x] [--frames 100000] [--synapses 1 2]
 
 Every spike of every layer and time step is compared, and overflow counts with them. Frames come
 from random play of several games, every fourth decision, so that no frame is used twice. Without
@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,15 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from agents.encoders import EncoderConfig, make_encoder  # noqa: E402
+from agents.encoders import Encoder, EncoderConfig, make_encoder  # noqa: E402
 from benchmarks.event_core import GAMES, machine  # noqa: E402
 from envs import Task, machado2018, make_vector_env  # noqa: E402
 from neuromorphic import CoreSpec, EventCore, compile_encoder  # noqa: E402
+from neuromorphic.quantise import QuantConfig  # noqa: E402
 from neuromorphic.twin import QuantisedTwin  # noqa: E402
 
 STACK, ENVS, BLOCK = 4, 8, 64
+DIFFER = ("spikes_that_differ", "latents_that_differ")
 
 
 def real_decisions(game: str, count: int):
@@ -49,25 +52,11 @@ def real_decisions(game: str, count: int):
     env.close()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", help="folder of a trained run")
-    parser.add_argument("--frames", type=int, default=100_000)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    games = GAMES
-    if given.run:
-        from training.loading import load_run
-
-        run = load_run(given.run)
-        encoder, games = run.agent.acting_network.encoder, tuple(run.sequence.games)
-    else:
-        config = EncoderConfig(kind="spiking", size="der")
-        encoder = make_encoder(config, torch.Generator().manual_seed(0))
-    program = compile_encoder(encoder, CoreSpec.loihi2())
+def compare(encoder: Encoder, games: Sequence[str], frames: int, synapses: int) -> dict:
+    """Counts by game and in total, with so many 8-bit synapses a weight."""
+    program = compile_encoder(encoder, CoreSpec.loihi2(), QuantConfig(synapses=synapses))
     core, twin = EventCore(program), QuantisedTwin(program.network.spec)
-    each = -(-given.frames // (STACK * len(games)))
-    table, begin = {}, time.process_time()
+    each, table = -(-frames // (STACK * len(games))), {}
     for game in games:
         row = {"frames": 0, "spikes": 0, "spikes_that_differ": 0, "latents_that_differ": 0,
                "overflows_core": 0, "overflows_twin": 0}  # fmt: skip
@@ -84,20 +73,43 @@ def main() -> None:
             row["overflows_twin"] += sum(out.wraps) + sum(out.saturations)
             row["frames"] += obs.shape[0] * obs.shape[1]
         table[game] = row
-        print(game, row, flush=True)
+        print(synapses, game, row, flush=True)
     total = {key: sum(row[key] for row in table.values()) for key in next(iter(table.values()))}
+    return {"total": total, "games": table}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", help="folder of a trained run")
+    parser.add_argument("--frames", type=int, default=100_000)
+    parser.add_argument("--synapses", type=int, nargs="+", default=(1, 2), choices=(1, 2))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    games = GAMES
+    if given.run:
+        from training.loading import load_run
+
+        run = load_run(given.run)
+        encoder, games = run.agent.acting_network.encoder, tuple(run.sequence.games)
+    else:
+        config = EncoderConfig(kind="spiking", size="der")
+        encoder = make_encoder(config, torch.Generator().manual_seed(0))
+    begin = time.process_time()
+    tables = {
+        str(synapses): compare(encoder, games, given.frames, synapses)
+        for synapses in given.synapses
+    }
     report = {
         "command": "python " + " ".join(["benchmarks/core_equality.py", *sys.argv[1:]]),
         "machine": machine(),
         "encoder": "trained" if given.run else "new, seed 0",
         "processor_seconds": time.process_time() - begin,
-        "equal": total["spikes_that_differ"] == total["latents_that_differ"] == 0,
-        "total": total,
-        "games": table,
+        "equal": all(t["total"][key] == 0 for t in tables.values() for key in DIFFER),
+        "synapses": tables,
     }
     path = ROOT / "benchmarks" / "results" / "core_equality.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report["total"]), "equal:", report["equal"])
+    print("equal:", report["equal"])
 
 
 if __name__ == "__main__":

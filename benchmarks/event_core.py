@@ -34,6 +34,7 @@ from neuromorphic import (  # noqa: E402
     NetworkSpec,
     compile_encoder,
 )
+from neuromorphic.quantise import QuantConfig  # noqa: E402
 from neuromorphic.twin import QuantisedTwin  # noqa: E402
 
 GAMES = ("pong", "breakout", "space_invaders", "ms_pacman")
@@ -168,11 +169,12 @@ def layer_rows() -> dict:
     return {**rows, "growth": growth}
 
 
-def decision_rows() -> dict:
+def decision_rows(synapses: int) -> dict:
+    config = QuantConfig(synapses=synapses)
     encoder = make_encoder(
         EncoderConfig(kind="spiking", size="der"), torch.Generator().manual_seed(0)
     )
-    program = compile_encoder(encoder, CoreSpec.loihi2())
+    program = compile_encoder(encoder, CoreSpec.loihi2(), config)
     spec = program.network.spec
     core, dense, twin = EventCore(program), dense_torch(spec), QuantisedTwin(spec)
     black = np.zeros((4, 84, 84), np.uint8)
@@ -182,7 +184,7 @@ def decision_rows() -> dict:
                    a.input_scale, a.crop) for a in spec.layers],
         spec.input_shape, spec.time_steps, latent_order=spec.latent_order,
     )  # fmt: skip
-    empty = EventCore(compile_encoder(quiet, CoreSpec.loihi2()))
+    empty = EventCore(compile_encoder(quiet, CoreSpec.loihi2(), config))
     times = best_of({"one": lambda: empty.run(black), "many": lambda: empty.run(many)}, 200)
     rows = {
         "empty_step_ms": times["one"] / 4 * 1e3,
@@ -281,7 +283,7 @@ def main() -> None:
         "command": "python benchmarks/event_core.py",
         "machine": machine(),
         **layer_rows(),
-        "decision": decision_rows(),
+        "decision": {str(synapses): decision_rows(synapses) for synapses in (1, 2)},
     }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")

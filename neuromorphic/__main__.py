@@ -133,7 +133,7 @@ def quant_config(options: dict[str, str]) -> object:
     scale = options.get("scale", "channel")
     require(scale in ("channel", "layer"), f"scale={scale} is neither channel nor layer")
     return QuantConfig(
-        integer(options, "weight_bits", 8), scale, synapses=integer(options, "synapses", 1)
+        integer(options, "weight_bits", 8), scale, synapses=integer(options, "synapses", 2)
     )
 
 

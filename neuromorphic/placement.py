@@ -95,7 +95,7 @@ def place(
             largest + 1,
             f"the network needs {len(tiles)} cores ({len(cuts[largest].tiles)} of them for this "
             f"layer) and {core.chips} {core.name} chip(s) have {core.cores_in_all}",
-            f"use chips={chips}, or a smaller encoder",
+            f"use chips={chips}, a smaller encoder, or synapses=1 where weights have two",
         )
     starts = np.cumsum([0] + [len(cut.tiles) for cut in cuts])
     traffic = np.zeros((len(tiles), len(tiles)), np.int64)
