@@ -55,7 +55,7 @@ def real_decisions(game: str, count: int):
 def compare(encoder: Encoder, games: Sequence[str], frames: int, synapses: int) -> dict:
     """Counts by game and in total, with so many 8-bit synapses a weight."""
     program = compile_encoder(encoder, CoreSpec.loihi2(), QuantConfig(synapses=synapses))
-    core, twin = EventCore(program), QuantisedTwin(program.network.spec)
+    core, twin = EventCore(program), QuantisedTwin(program.network.spec, program.network.config)
     each, table = -(-frames // (STACK * len(games))), {}
     for game in games:
         row = {"frames": 0, "spikes": 0, "spikes_that_differ": 0, "latents_that_differ": 0,

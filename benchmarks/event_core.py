@@ -176,7 +176,7 @@ def decision_rows(synapses: int) -> dict:
     )
     program = compile_encoder(encoder, CoreSpec.loihi2(), config)
     spec = program.network.spec
-    core, dense, twin = EventCore(program), dense_torch(spec), QuantisedTwin(spec)
+    core, dense, twin = EventCore(program), dense_torch(spec), QuantisedTwin(spec, config)
     black = np.zeros((4, 84, 84), np.uint8)
     many = np.zeros((20, 4, 84, 84), np.uint8)
     quiet = NetworkSpec(
