@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = Path("runs") / "atari100k"
@@ -88,6 +89,7 @@ def collect(args: argparse.Namespace) -> None:
             continue
         manifest = json.loads((folder / "manifest.json").read_text())
         game, encoder, *variant, seed = folder.name.split("-")
+        agent = yaml.safe_load((folder / "config.yaml").read_text())["agent"]
         rates = [x["agent_steps_per_s"] for x in lines if x["kind"] == "train"]
         runs.append(
             {
@@ -102,6 +104,7 @@ def collect(args: argparse.Namespace) -> None:
                 ),
                 "curve": [[x["step"], float(np.mean(x["returns"]))] for x in evals],
                 "agent_steps_per_s": float(np.median(rates)) if rates else None,
+                "epsilon_spread": agent.get("epsilon_spread", 1.0),  # 1 before the key was there
                 "command": manifest["command"],
                 "device": manifest["device"],
                 "machine": manifest["machine"],
