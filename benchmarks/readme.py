@@ -425,6 +425,51 @@ def plastic_readout() -> str:
     return markdown(head, rows) + source("plastic_readout", result)
 
 
+def episodic() -> str:
+    result = load("episodic")
+    rows = [
+        [
+            f"{row['entries']:,}",
+            f"{row['read']['cells']['best_us']:.0f}",
+            f"{row['read']['cells']['recall']:.3f}",
+            f"{row['read']['flat']['best_us']:.0f}",
+            f"{row['speedup_over_knn']:.0f}x",
+            f"{row['write']['mean_us']:.0f} / {row['overwrite']['mean_us']:.0f}",
+        ]
+        for row in result["single"]
+    ]
+    head = ["entries", "µs a query", "recall@50", "exact index", "faster than `faiss.knn` by",
+            "µs to write / overwrite an entry"]  # fmt: skip
+    note = f"\nKeys: {result['keys']}. {result['setting']}.\n"
+    return markdown(head, rows) + note + source("episodic", result)
+
+
+def episodic_share() -> str:
+    result = load("episodic_share")
+    ms = result["median_ms"]
+    head = ["ms a step of 4 agent steps and 4 updates, `reactive`", "`episodic`", "share of memory"]
+    row = [f"{ms['reactive']:.1f}", f"{ms['episodic']:.1f}", f"{100 * result['share']:.1f} %"]
+    return markdown(head, [row]) + source("episodic_share", result)
+
+
+def episodic_agents() -> str:
+    result = load("episodic_agents")
+    agents = [a for a in ("reactive", "mfec", "nec", "episodic") if a in result["median_hns"]]
+
+    def shown(cell: dict | None) -> str:
+        if cell is None:
+            return "-"
+        return f"{cell['mean']:,.0f}" + (f" ({n} seeds)" if (n := len(cell["seeds"])) > 1 else "")
+
+    rows = [
+        [game, *(shown(row.get(agent)) for agent in agents)]
+        for game, row in result["table"].items()
+    ]
+    rows.append(["median HNS", *(f"{100 * result['median_hns'][a]:.1f} %" for a in agents)])
+    head = ["return at 100k agent steps", *(f"`{a}`" for a in agents)]
+    return markdown(head, rows) + source("episodic_agents", result)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "throughput": throughput,
     "atari100k": atari100k,
@@ -446,6 +491,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "core_equality": core_equality,
     "core_return": core_return,
     "plastic_readout": plastic_readout,
+    "episodic": episodic,
+    "episodic_share": episodic_share,
+    "episodic_agents": episodic_agents,
 }
 
 
