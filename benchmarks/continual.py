@@ -285,7 +285,8 @@ def one_run(folder: Path, log, metrics, lost: list[float], seed: int) -> dict:
     from training.config import read_config
 
     rates = [x.numbers["agent_steps_per_s"] for x in log.train]
-    sizes = bytes_of(read_config(folder / "config.yaml"))
+    config = read_config(folder / "config.yaml")
+    sizes = bytes_of(config)
     return {
         "seed": seed,
         "average": metrics.average,
@@ -302,9 +303,32 @@ def one_run(folder: Path, log, metrics, lost: list[float], seed: int) -> dict:
         "bytes": sizes,
         "bytes_total": sum(sizes.values()),
         "returns": {g: [[e.step, e.mean] for e in es] for g, es in log.evaluations.items()},
+        "memory": remembered(log) if config.task_labels == "oracle" else [],
         "run": folder.name,
         "commit": json.loads((folder / "manifest.json").read_text())["commit"],
     }
+
+
+def remembered(log: RunLog) -> list[dict]:
+    """What the episodic memory still holds of each game after the next game's first visit.
+
+    entries: of the game's own; kept: the share of moments kept aside (agents/episodic/probes.py)
+    that is still stored; error: of their values, in units of the spread of their returns.
+    """
+    rows = []
+    for game, (visit, following) in enumerate(zip(log.visits, log.visits[1:])):
+        if game >= len(log.games) or log.games[game] != visit.game:
+            break  # first visits only
+        names = {"entries": "size", "kept": "kept", "error": "error"}
+        lines = [
+            {k: x.numbers[f"memory/{name}/{game}"] for k, name in names.items()}
+            for x in log.train
+            if following.start < x.step <= following.end and f"memory/kept/{game}" in x.numbers
+        ]
+        if lines:
+            rows.append({"game": visit.game, "next": following.game, "left": lines[0],
+                         "after": lines[-1]})  # fmt: skip
+    return rows
 
 
 def _mean(values: list) -> float | None:
