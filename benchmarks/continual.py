@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from evaluation.runlog import RunLog
     from training.config import RunConfig
 
 ROOT = Path(__file__).resolve().parent.parent
