@@ -194,7 +194,7 @@ def collect(args: argparse.Namespace) -> None:
     """Read every finished run under --out and write one JSON and one figure."""
     from envs.scores import reference
     from evaluation.metrics import Curve, continual_metrics
-    from evaluation.runlog import RunLog, read_run_log
+    from evaluation.runlog import read_run_log
 
     logs: dict[str, dict[int, RunLog]] = {}
     for path in sorted(args.out.glob("*/metrics.jsonl")):
