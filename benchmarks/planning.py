@@ -4,7 +4,8 @@
     python benchmarks/planning.py collect RUN [RUN ...]      # results/planning.json, planning.png
 
 `times`: 8 environments of 18 actions, one batch of decisions, the search alone (the encoder has
-run), median of many. `collect` copies what `python evaluate.py run=RUN` has found.
+run), median of many. `collect` copies what `python evaluate.py run=RUN` has found; a RUN may also
+be a report that was kept under another name, RUN/report/X.json.
 """
 
 from __future__ import annotations
@@ -84,8 +85,9 @@ def times(args: argparse.Namespace) -> None:
 
 def collect(args: argparse.Namespace) -> None:
     runs = []
-    for folder in args.runs:
-        report = json.loads((folder / "report" / "planning.json").read_text())
+    for path in args.runs:
+        given = path if path.suffix == ".json" else path / "report" / "planning.json"
+        folder, report = given.parent.parent, json.loads(given.read_text())
         manifest = json.loads((folder / "manifest.json").read_text())
         report["training"] = {
             k: manifest[k] for k in ("command", "commit", "versions", "machine") if k in manifest
@@ -96,14 +98,14 @@ def collect(args: argparse.Namespace) -> None:
         thought = sorted((folder / "report").glob("thought_*.png"))
         if thought and args.name == "planning":
             shutil.copy(thought[0], ROOT / "docs" / "thought.png")
+    named = "" if args.name == "planning" else f" --name {args.name}"
+    commands = [
+        *(r["training"].get("command", "python train.py") for r in runs),
+        *(r["command"] for r in runs),
+        f"python benchmarks/planning.py collect {' '.join(map(str, args.runs))}{named}",
+    ]
     result = {
-        "command": " && ".join(
-            [
-                *(r["training"].get("command", "python train.py") for r in runs),
-                *(r["command"] for r in runs),
-                f"python benchmarks/planning.py collect {' '.join(map(str, args.runs))}",
-            ]
-        ),
+        "command": " && ".join(dict.fromkeys(commands)),
         "machine": {"cpu": cpu(), "cores": os.cpu_count()},
         "runs": runs,
     }

@@ -171,44 +171,59 @@ def planning_again() -> str:
     return markdown(head, rows) + source("planning_again", result)
 
 
+def planning_rows(run: dict) -> list[list[str]]:
+    """A row for each game and variant of one report of `evaluate.py run=`."""
+    rows = []
+    for game, numbers in run["games"].items():
+        for name, v in numbers["variants"].items():
+            apart = v.get("against_reactive")
+            rows.append(
+                [
+                    game,
+                    f"`{name}`",
+                    str(len(v["returns"])),
+                    f"{v['mean']:,.0f}",
+                    "{:+,.0f} [{:+,.0f}, {:+,.0f}]".format(*apart["difference"]) if apart else "",
+                    f"{100 * v['override']:.0f} %",
+                    f"{v['ms_per_decision']:.2f}",
+                ]
+            )
+    return rows
+
+
+PLANNING = ["game", "variant", "episodes", "return", "against reacting, 95 %", "overrides",
+            "ms a decision"]  # fmt: skip
+
+
 def planning() -> str:
     result = load("planning")
     rows = []
     for run in result["runs"]:
-        for game, numbers in run["games"].items():
-            for name, v in numbers["variants"].items():
-                apart = v.get("against_reactive")
-                change = (
-                    "{:+,.0f} [{:+,.0f}, {:+,.0f}]".format(*apart["difference"]) if apart else ""
-                )
-                rows.append(
-                    [
-                        game,
-                        f"`{name}`",
-                        str(len(v["returns"])),
-                        f"{v['mean']:,.0f}",
-                        change,
-                        f"{100 * v['override']:.0f} %",
-                        f"{v['ms_per_decision']:.2f}",
-                    ]
-                )
+        rows += planning_rows(run)
         for name, v in run["overall"].items():
             better = v["improvement"]
             chance = "P(better) {:.2f} [{:.2f}, {:.2f}]".format(*better) if better else ""
-            rows.append(
-                [
-                    "all",
-                    f"`{name}`",
-                    "",
-                    "IQM {:.2f} [{:.2f}, {:.2f}]".format(*v["iqm"]),
-                    chance,
-                    "",
-                    "",
-                ]
-            )
-    head = ["game", "variant", "episodes", "return", "against reacting, 95 %", "overrides",
-            "ms a decision"]  # fmt: skip
-    return markdown(head, rows) + source("planning", result)
+            iqm = "IQM {:.2f} [{:.2f}, {:.2f}]".format(*v["iqm"])
+            rows.append(["all", f"`{name}`", "", iqm, chance, "", ""])
+    return markdown(PLANNING, rows) + source("planning", result)
+
+
+def planning_100k() -> str:
+    """Agents of one game each, after 100k agent steps."""
+    result = load("planning_100k")
+    rows = []
+    for run in result["runs"]:
+        for row in planning_rows(run):
+            settings = run["variants"][row[1].strip("`")]
+            if settings.get("branch") == 1:
+                row[1] += f", branch 1, width {settings['width']}"
+            if settings.get("gain"):
+                row[1] += f", gain {settings['gain']:g}"
+            rows.append(row)
+    rows.sort(key=lambda row: row[0])  # stable
+    return markdown(PLANNING, list(map(list, dict.fromkeys(map(tuple, rows))))) + source(
+        "planning_100k", result
+    )
 
 
 def planning_times() -> str:
@@ -515,6 +530,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "engram_cost": engram_cost,
     "planning": planning,
     "planning_again": planning_again,
+    "planning_100k": planning_100k,
     "planning_times": planning_times,
     "world_model_cost": world_model_cost,
     "event_core": event_core,
