@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from agents.planners import PlannerConfig, search
+from evaluation.planning import overall
 from training.build import build_agent
 from training.config import load_config
 from training.threads import configure_threads
@@ -108,8 +109,26 @@ def collect(args: argparse.Namespace) -> None:
         "command": " && ".join(dict.fromkeys(commands)),
         "machine": {"cpu": cpu(), "cores": os.cpu_count()},
         "runs": runs,
+        "overall": over_games(runs),
     }
     (RESULTS / f"{args.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def over_games(runs: list[dict]) -> list[dict]:
+    """Figures over games for reports of one evaluation, each on an agent of one game."""
+    alike: dict[str, list[dict]] = {}
+    for run in runs:
+        key = json.dumps([run["variants"], run["seed"]], sort_keys=True)
+        alike.setdefault(key, []).append(run)
+    out = []
+    for reports in alike.values():
+        if len(reports) > 1:
+            games = {game: row for run in reports for game, row in run["games"].items()}
+            variants = reports[0]["variants"]
+            names = [n for n, v in variants.items() if v["model"] != "oracle"]
+            out.append({"seed": reports[0]["seed"], "games": list(games), "variants": variants,
+                        "overall": overall(games, names)})  # fmt: skip
+    return out
 
 
 def cpu() -> str:

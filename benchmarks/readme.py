@@ -191,6 +191,16 @@ def planning_rows(run: dict) -> list[list[str]]:
     return rows
 
 
+def overall_rows(run: dict) -> list[list[str]]:
+    rows = []
+    for name, v in run["overall"].items():
+        better = v["improvement"]
+        chance = "P(better) {:.2f} [{:.2f}, {:.2f}]".format(*better) if better else ""
+        iqm = "IQM {:.2f} [{:.2f}, {:.2f}]".format(*v["iqm"])
+        rows.append(["all", f"`{name}`", "", iqm, chance, "", ""])
+    return rows
+
+
 PLANNING = ["game", "variant", "episodes", "return", "against reacting, 95 %", "overrides",
             "ms a decision"]  # fmt: skip
 
@@ -200,30 +210,31 @@ def planning() -> str:
     rows = []
     for run in result["runs"]:
         rows += planning_rows(run)
-        for name, v in run["overall"].items():
-            better = v["improvement"]
-            chance = "P(better) {:.2f} [{:.2f}, {:.2f}]".format(*better) if better else ""
-            iqm = "IQM {:.2f} [{:.2f}, {:.2f}]".format(*v["iqm"])
-            rows.append(["all", f"`{name}`", "", iqm, chance, "", ""])
+        rows += overall_rows(run)
     return markdown(PLANNING, rows) + source("planning", result)
 
 
 def planning_100k() -> str:
     """Agents of one game each, after 100k agent steps."""
     result = load("planning_100k")
-    rows = []
+    rows = {}
     for run in result["runs"]:
         for row in planning_rows(run):
-            settings = run["variants"][row[1].strip("`")]
-            if settings.get("branch") == 1:
-                row[1] += f", branch 1, width {settings['width']}"
-            if settings.get("gain"):
-                row[1] += f", gain {settings['gain']:g}"
-            rows.append(row)
-    rows.sort(key=lambda row: row[0])  # stable
-    return markdown(PLANNING, list(map(list, dict.fromkeys(map(tuple, rows))))) + source(
-        "planning_100k", result
-    )
+            row[1] += settings(run["variants"][row[1].strip("`")], run["seed"])
+            rows.setdefault((row[0], row[1]), row)
+    table = sorted(rows.values(), key=lambda row: row[0])  # stable
+    over = {}
+    for run in result["overall"]:
+        for row in overall_rows(run):
+            row[1] += settings(run["variants"][row[1].strip("`")], run["seed"])
+            over.setdefault(row[1], row)
+    return markdown(PLANNING, table + list(over.values())) + source("planning_100k", result)
+
+
+def settings(variant: dict, seed: int) -> str:
+    """What a row says beside the name of its variant."""
+    said = [f"gain {variant['gain']:g}"] if variant.get("gain") else []
+    return "".join(f", {x}" for x in said + [f"seed {seed}"] * (seed != 0))
 
 
 def planning_times() -> str:

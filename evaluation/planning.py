@@ -184,7 +184,7 @@ def compare_planners(
             "variants": {n: _row(contest, n, game, own) for n in own},
             "model_errors": model_errors(agent, run.sequence.games.index(game), courses[game]),
         }
-    report["overall"] = _overall(report["games"], [v.name for v in chosen if v.model != "oracle"])
+    report["overall"] = overall(report["games"], [v.name for v in chosen if v.model != "oracle"])
     report["equal_time"] = _equal_time(report["games"])
     return report | {"courses": courses, "contest": contest}
 
@@ -314,8 +314,11 @@ def _row(contest: Contest, name: str, game: str, results: Mapping[str, EvalResul
     return row
 
 
-def _overall(games: Mapping[str, dict], names: Sequence[str]) -> dict:
-    """IQM of the human-normalised episodes over games, and the probability of improvement."""
+def overall(games: Mapping[str, dict], names: Sequence[str]) -> dict:
+    """IQM of the human-normalised episodes over games, and the probability of improvement.
+
+    games: `games` of a report, also of several reports on games of their own put together.
+    """
     scores = {
         name: np.stack(
             [[hns(g, r) for r in row["variants"][name]["returns"]] for g, row in games.items()], 1
