@@ -58,7 +58,7 @@ class Head(nn.Module):
     def __init__(self, latent_dim: int, num_actions: int, config: AgentConfig) -> None:
         super().__init__()
         self.shape = (num_actions, config.atoms)
-        self.dueling = config.dueling
+        self.dueling, self.normalise = config.dueling, config.normalise
 
         def linear(inputs: int, outputs: int) -> nn.Module:
             if config.noisy:
@@ -73,10 +73,21 @@ class Head(nn.Module):
         self.value = linear(config.hidden, config.atoms) if config.dueling else None
 
     def forward(self, latent: Tensor) -> Tensor:
-        return self.logits(self.hidden(latent))
+        return self.logits(self.features(latent))
+
+    def features(self, latent: Tensor) -> Tensor:
+        """Hidden layer [B, P] before it is rectified; each stream normalised by itself."""
+        out = self.hidden(latent)
+        if not self.normalise:
+            return out
+        # Behind hundreds of inputs that are never negative one step of Adam moves a unit's drive
+        # by far more than its spread and can silence it for good; without gain and bias nothing
+        # can drift away.
+        streams = out.unflatten(1, (1 + self.dueling, -1))
+        return nn.functional.layer_norm(streams, streams.shape[-1:]).flatten(1)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [B, A, Z] of what `hidden` [B, P] gave, before it is rectified."""
+        """Logits [B, A, Z] of `features` [B, P]."""
         hidden = torch.relu(hidden)
         if self.value is None:
             return self.advantage(hidden).view(-1, *self.shape)

@@ -7,7 +7,8 @@
 
 A unit starts anew with the incoming weights that a unit of its layer, drawn at random, had at the
 beginning of the run, outgoing weights of zero, and no memory in the optimiser. What the network
-computes changes only by the loss of that unit's contribution.
+computes changes only by the loss of that unit's contribution (and, in a normalised layer, by its
+share of the mean and the spread).
 """
 
 from __future__ import annotations

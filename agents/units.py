@@ -96,7 +96,7 @@ def activity(network: QNetwork, obs: Tensor) -> Activity:
         latent = x.permute(0, 2, 3, 1).flatten(1)
     else:
         latent = encoder(obs).latent
-    means["hidden"] = torch.relu(network.head.hidden(latent)).mean(0)
+    means["hidden"] = torch.relu(network.head.features(latent)).mean(0)
     return Activity(means, latent)
 
 

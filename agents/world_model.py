@@ -152,8 +152,8 @@ class WorldModel(nn.Module):
         there = (counts & ~terminated)[real.depth - 1, rows].flatten()  # [B*J]
         with torch.no_grad():
             seen = target.encoder(real.obs.flatten(0, 1)).latent  # [B*J, L]
-            wanted = target.head.hidden(seen)  # [B*J, P]
-        made = network.head.hidden(at)
+            wanted = target.head.features(seen)  # [B*J, P]
+        made = network.head.features(at)
         if c.self_prediction > 0:
             out["self_prediction"] = c.self_prediction * losses.self_prediction(
                 self.predictor(made), wanted, there

@@ -9,7 +9,7 @@ from torch import nn
 from agents.config import AgentConfig
 from agents.encoders import Encoding
 from agents.learner import Learner, LearnerInputs
-from agents.network import QNetwork
+from agents.network import Head, QNetwork
 from errors import UserError
 
 ACTIONS = 3
@@ -116,6 +116,22 @@ def test_nan_loss_is_one_clear_line():
     outputs = learner.update(bandit())
     with pytest.raises(UserError, match=r"loss/total became nan.*agent\.learning_rate"):
         learner.check_finite(outputs)
+
+
+def test_a_drift_that_all_units_share_cannot_silence_normalised_features():
+    latent, alive = torch.rand(64, 256), {}
+    for normalise in (False, True):
+        head = Head(256, ACTIONS, AgentConfig(hidden=32, atoms=1, normalise=normalise))
+        before = head.features(latent)
+        with torch.no_grad():
+            head.hidden.weight.sub_(1.0)  # every input is positive
+        features = head.features(latent)
+        alive[normalise] = (torch.relu(features).amax(0) > 0).float().mean().item()
+        assert features.shape == (64, head.hidden_width)
+    assert alive == {False: 0.0, True: (torch.relu(before).amax(0) > 0).float().mean().item()}
+    torch.testing.assert_close(features, before, atol=1e-3, rtol=1e-3)
+    streams = features.unflatten(1, (2, -1))
+    torch.testing.assert_close(streams.mean(-1), torch.zeros(64, 2), atol=1e-3, rtol=0)
 
 
 def test_noisy_layers_explore_and_can_be_quiet():
