@@ -8,17 +8,18 @@ agent.continual.end_task()           # a game ends: importances are measured, a 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from agents.config import AgentConfig
 from agents.footprint import footprint
 from agents.losses import cloning
-from agents.network import QOutput
+from agents.network import QNetwork, QOutput
 from errors import require
 from memory import ReplayBuffer
 from memory.consolidation import METHODS, Consolidation, ConsolidationConfig, mean_gradients
@@ -90,6 +91,18 @@ def make_replay(config: AgentConfig, replay: ReplayConfig, seed: int):
     )
 
 
+class _PlainForm(nn.Module):
+    """A network, its parameters included, whose encoder runs in plain torch."""
+
+    def __init__(self, network: QNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, obs: Tensor) -> QOutput:
+        logits = self.network.head(self.network.encoder.plain_latent(obs))
+        return QOutput(logits, self.network.q_values(logits), None)
+
+
 class Continual:
     """The parts against forgetting of one agent; all of them off by default."""
 
@@ -129,15 +142,20 @@ class Continual:
         for _ in range(TRIES):
             if sum(map(len, found)) >= wanted or not len(agent.replay):
                 break
-            batch = agent.replay.sample(64, 1, self.rng)
-            found.append(batch.obs_tm1[batch.task == agent.game])
+            batch = agent.replay.sample_sequences(64, 1, self.rng)  # uniform, also with priorities
+            found.append(batch.frames[batch.task == agent.game][:, :4])
         if not found:
             return torch.zeros((0, 4, 84, 84), dtype=torch.uint8)
         return torch.from_numpy(np.concatenate(found)[:wanted]).to(agent.device)
 
-    def _vectorised(self) -> bool:
-        """The spiking encoders run compiled kernels, which torch.func cannot look into."""
-        return "Spiking" not in type(self.agent.network.encoder).__name__
+    def _mean_gradients(self, score: Callable[..., Tensor], obs: Tensor, *args, **kwargs):
+        """`mean_gradients` of the network, vectorised where its encoder has a plain form: into
+        compiled kernels torch.func cannot look."""
+        network, names = self.agent.network, self.consolidation.names
+        if not network.encoder.has_plain_form:
+            return mean_gradients(network, names, score, obs, *args, vectorised=False, **kwargs)
+        names = [f"network.{name}" for name in names]
+        return mean_gradients(_PlainForm(network), names, score, obs, *args, **kwargs)
 
     def _fisher(self, obs: Tensor) -> list[Tensor]:
         """Mean squared gradients of log pi(a | obs), a drawn from pi = softmax(Q / temperature)
@@ -154,26 +172,12 @@ class Continual:
             logits = (out.q[0] / temperature).masked_fill(~mask, -1e9)
             return (torch.log_softmax(logits, 0) * one_hot).sum()
 
-        return mean_gradients(
-            agent.network,
-            self.consolidation.names,
-            score,
-            obs,
-            [chosen],
-            vectorised=self._vectorised(),
-        )
+        return self._mean_gradients(score, obs, [chosen])
 
     def _sensitivity(self, obs: Tensor) -> list[Tensor]:
         """Mean absolute gradients of ||Q||^2 over the game's actions (Aljundi 2018, eq. 2)."""
         mask = self.agent.masks[self.agent.game]
-        return mean_gradients(
-            self.agent.network,
-            self.consolidation.names,
-            lambda out: (out.q[0] ** 2 * mask).sum(),
-            obs,
-            power=1,
-            vectorised=self._vectorised(),
-        )
+        return self._mean_gradients(lambda out: (out.q[0] ** 2 * mask).sum(), obs, power=1)
 
     # -- in every update ------------------------------------------------------------------------
     def clone_loss(self, out: QOutput, obs_tm1: Tensor, task: Tensor) -> Tensor | None:

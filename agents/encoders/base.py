@@ -61,6 +61,12 @@ class Encoder(nn.Module):
     latent_dim: int
     layer_names: tuple[str, ...]
     layer_neurons: tuple[int, ...]
+    has_plain_form = False
+
+    def plain_latent(self, obs: Tensor) -> Tensor:
+        """The latent [B, L] by operations that torch.func can vectorise and differentiate, where
+        `has_plain_form`."""
+        raise NotImplementedError(f"{type(self).__name__} has no plain form")
 
     def layers_spec(self) -> list[LayerSpec]:
         """The layers as plain numbers. Raises `NotImplementedError` where that cannot be said."""

@@ -44,6 +44,8 @@ class ConvLayer(nn.Module):
 class ConvEncoder(Encoder):
     """ReLU convolutions; kind=conv, size=der or nature."""
 
+    has_plain_form = True
+
     def __init__(self, config: EncoderConfig, rng: Generator | None = None) -> None:
         super().__init__()
         shapes = conv_shapes(config.size, config.width, in_channels=STACK)
@@ -86,10 +88,18 @@ class ConvEncoder(Encoder):
             active.append(active_units(x))
         return activity(x.permute(0, 2, 3, 1).flatten(1), torch.stack(active), self.units)
 
+    def plain_latent(self, obs: Tensor) -> Tensor:
+        x = self._pixels(obs)
+        for layer in self.layers:
+            x = layer(x)
+        return x.permute(0, 2, 3, 1).flatten(1)
+
     def _input(self, obs: Tensor) -> Tensor:
+        return self._pixels(obs).contiguous(memory_format=torch.channels_last)
+
+    def _pixels(self, obs: Tensor) -> Tensor:
         crop = self.shapes[0].crop
-        x = obs[:, :, crop:, crop:].to(self.layers[0].weight.dtype) * PIXEL
-        return x.contiguous(memory_format=torch.channels_last)
+        return obs[:, :, crop:, crop:].to(self.layers[0].weight.dtype) * PIXEL
 
     def layers_spec(self) -> list[LayerSpec]:
         return [

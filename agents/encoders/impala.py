@@ -72,6 +72,8 @@ class _Impala(Encoder):
 class ImpalaConvEncoder(_Impala):
     """kind=conv, size=impala."""
 
+    has_plain_form = True
+
     def __init__(self, config: EncoderConfig, rng: Generator | None = None) -> None:
         super().__init__(config, STACK)
         for conv in self.convs:
@@ -95,6 +97,10 @@ class ImpalaConvEncoder(_Impala):
         x = self.trunk(x.contiguous(memory_format=torch.channels_last), relu)
         units = self.spikes_at_full_rate * (1.0 / STACK)
         return activity(x.permute(0, 2, 3, 1).flatten(1), torch.stack(active), units)
+
+    def plain_latent(self, obs: Tensor) -> Tensor:
+        x = obs.to(self.convs[0].weight.dtype) * PIXEL
+        return self.trunk(x, lambda _, x: F.relu(x)).permute(0, 2, 3, 1).flatten(1)
 
 
 class ImpalaSpikingEncoder(_Impala):

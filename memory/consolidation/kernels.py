@@ -65,7 +65,12 @@ def pull(
 
 
 def follow_path(path: Path, weights: Sequence[Tensor]) -> None:
-    """omega -= gradient (w - before), then before <- w."""
+    """omega -= gradient (w - before), then before <- w; rounded as `pull` does, so that nobody can
+    tell whether a step was counted here or there."""
+    if all(t.device.type == "cpu" and t.is_contiguous() for t in weights):
+        for each in zip(flat(weights), *map(flat, path), strict=True):
+            _follow(*each)
+        return
     torch._foreach_addcmul_(
         path.omega, path.gradient, torch._foreach_sub(weights, path.before), -1.0
     )
@@ -76,6 +81,13 @@ def follow_path(path: Path, weights: Sequence[Tensor]) -> None:
 def _pull(grad, w, stiffness, centre):
     for i in range(grad.size):
         grad[i] += stiffness[i] * (w[i] - centre[i])
+
+
+@njit(cache=True)
+def _follow(w, omega, gradient, before):
+    for i in range(w.size):
+        omega[i] -= gradient[i] * (w[i] - before[i])
+        before[i] = w[i]
 
 
 @njit(cache=True)

@@ -133,6 +133,46 @@ def test_online_ewc_decays_and_holds_the_newest_weights():
     assert online.centre[0].item() == pytest.approx(2.0)
 
 
+def test_normalised_online_ewc_scales_only_what_is_new_and_over_all_tensors_together():
+    """F <- gamma F + F_new / mean(F_new); the mean runs over the weights of every tensor."""
+    module = nn.Linear(2, 1)  # a weight of two numbers and a bias of one
+    online = Consolidation(["online_ewc"], ConsolidationConfig(decay=0.5), module)
+    for weight, bias in (([3.0, 6.0], [9.0]), ([100.0, 0.0], [200.0])):
+        given = lambda w=weight, b=bias: [torch.tensor([w]), torch.tensor(b)]  # noqa: E731
+        online.consolidate(Evidence(given, given))
+    held = online.methods["online_ewc"].importance
+    assert held[0][0].tolist() == pytest.approx([0.5 * 3 / 6 + 1.0, 0.5 * 6 / 6])
+    assert held[1].tolist() == pytest.approx([0.5 * 9 / 6 + 2.0])
+
+
+def test_a_state_saved_in_passing_leaves_no_trace_in_si():
+    """Bit for bit: a run that was stopped between two steps goes on as if it had not been."""
+    omegas = []
+    for saves in (False, True):
+        torch.manual_seed(0)
+        module = nn.Linear(64, 64)
+        si = raw(["si"], module)
+        optimiser = torch.optim.Adam(module.parameters(), lr=1e-2)
+        for _ in range(20):
+            loss = module(torch.randn(8, 64)).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            si.after_backward(loss)
+            optimiser.step()
+            if saves:
+                si.state_dict()
+        omegas.append(si.state_dict()["methods"]["si"]["omega"])
+    assert all(torch.equal(a, b) for a, b in zip(*omegas))
+
+
+def test_running_td_loss_is_a_plain_mean_at_first():
+    held = raw(["l2"], scalar_module(1.0))
+    for loss in (1.0, 3.0):
+        held.params[0].grad = torch.zeros(1, 1)
+        held.after_backward(torch.tensor(loss))
+    assert held.td.item() == pytest.approx(2.0)
+
+
 def test_methods_add_up_and_bytes_do_not_grow_with_games():
     pulls = []
     for methods in (["online_ewc"], ["l2"], ["online_ewc", "l2"]):
