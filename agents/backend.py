@@ -10,7 +10,7 @@ Shapes: B batch, T time steps, L latent.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,8 +42,9 @@ class BackendConfig:
     core: str = "loihi2"  # loihi1, loihi2, ideal: limits that the program must keep
     chips: int = 1  # chips that the program may fill
     weight_bits: int = 8  # with the sign, of a synapse
-    # Of a weight: a coarse and a fine one, at twice the memory and operations of one alone. With
-    # one a fifth of the decisions differ from the float agent's, with two one in 200. [measured]
+    # Of a weight, at most: a coarse and a fine one, at twice the memory and operations of one
+    # alone. With one a fifth of the decisions differ from the float agent's, with two one in 200.
+    # [measured] A core that takes one only (loihi1: its input is not graded) gets one.
     synapses: int = 2
     every: int = 20  # optimiser updates between two compilations of the acting encoder. Ours: the
     # target network moves by 0.5 % an update, and compiling costs a quarter of an update [measured]
@@ -66,9 +67,14 @@ class BackendConfig:
 
     def core_spec(self) -> CoreSpec:
         try:
-            return replace(CoreSpec.named(self.core), chips=self.chips)
+            return CoreSpec.named(self.core, self.chips)
         except UserError as error:
             raise UserError(f"backend.{error}") from None
+
+    def quant_config(self) -> QuantConfig:
+        return QuantConfig(
+            self.weight_bits, synapses=min(self.synapses, self.core_spec().max_synapses)
+        )
 
 
 class CoreEncoder(Encoder):
@@ -135,8 +141,7 @@ class EventBackend:
         # The program is a function of this copy of the weights, which is what a checkpoint keeps.
         self.compiled = copy.deepcopy(network.encoder).to("cpu").requires_grad_(False)
         self.compiled_at = 0  # updates
-        quant = QuantConfig(config.weight_bits, synapses=config.synapses)
-        program = compile_encoder(self.compiled, config.core_spec(), quant)
+        program = compile_encoder(self.compiled, config.core_spec(), config.quant_config())
         self.encoder = CoreEncoder(network.encoder, program)
         self.network = on_core(network, self.encoder)
         self._judge: tuple[int, QNetwork] | None = None

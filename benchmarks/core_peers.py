@@ -115,7 +115,14 @@ def measure(python: str) -> dict:
     import torch
 
     from benchmarks.event_core import machine, relay
-    from neuromorphic import CoreSpec, EventCore, LayerSpec, NetworkSpec, compile_encoder
+    from neuromorphic import (
+        CoreSpec,
+        EventCore,
+        LayerSpec,
+        NetworkSpec,
+        QuantConfig,
+        compile_encoder,
+    )
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -125,7 +132,7 @@ def measure(python: str) -> dict:
     zeros, leak, threshold = (np.full(NEURONS, x) for x in (0.0, LEAK, THRESHOLD))
     layer = LayerSpec("dense", weight, zeros, leak, threshold)
     spec = NetworkSpec([relay(1), layer], (1, side, side), time_steps=STEPS)
-    core = EventCore(compile_encoder(spec, CoreSpec.ideal()))
+    core = EventCore(compile_encoder(spec, CoreSpec.ideal(), QuantConfig(synapses=1)))
     lit = rng.random((STEPS, side, side)) < 0.05
     frames = np.where(lit, 255, 0).astype(np.uint8)
     spikes = lit.reshape(STEPS, -1)

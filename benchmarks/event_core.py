@@ -1,6 +1,7 @@
 """Speed of the spike-event core, one thread, everything in one run and in turn.
 
     python benchmarks/event_core.py            # writes benchmarks/results/event_core.json, .png
+    python benchmarks/event_core.py --draw     # the figure once more, from the recorded numbers
 
 Rows: synaptic events/s of a fully connected and of a convolutional layer, overhead of an empty
 time step, growth of the time with activity, and one decision of the DER-size encoder on real
@@ -11,15 +12,20 @@ events of the layer in question are counted. Every figure is the best of many in
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -143,7 +149,8 @@ def layer_rows() -> dict:
     rng = np.random.default_rng(0)
     rows, growth = {}, {}
     for name, spec in (("dense", dense_network(rng)), ("conv", conv_network(rng))):
-        core = EventCore(compile_encoder(spec, CoreSpec.ideal()))
+        # one synapse a weight: an event is one addition, as for the peers
+        core = EventCore(compile_encoder(spec, CoreSpec.ideal(), QuantConfig(synapses=1)))
         curve = []
         for activity in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5):
             frames = active_frames(rng, spec, activity)
@@ -160,13 +167,16 @@ def layer_rows() -> dict:
             )
         growth[name] = curve
         rows[f"{name}_events_per_s_at_5_percent"] = curve[3]["events_per_s"]
-        x = np.array([point["synaptic_ops"] for point in curve], float)
-        y = np.array([point["seconds"] for point in curve])
-        slope, base = np.polyfit(x, y, 1)
-        rows[f"{name}_growth_r2"] = float(
-            1 - ((y - slope * x - base) ** 2).sum() / y.var() / len(y)
-        )
+        operations = [point["synaptic_ops"] for point in curve]
+        rows[f"{name}_growth_r2"] = line_fit(operations, [p["seconds"] for p in curve])[2]
     return {**rows, "growth": growth}
+
+
+def line_fit(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
+    """Least squares: slope, intercept and the share R^2 of y's variance that they explain."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    slope, base = np.polyfit(x, y, 1)
+    return float(slope), float(base), float(1 - ((y - slope * x - base) ** 2).mean() / y.var())
 
 
 def decision_rows(synapses: int) -> dict:
@@ -244,18 +254,27 @@ def decision_rows(synapses: int) -> dict:
     return rows
 
 
-def draw(growth: dict) -> None:
-    from matplotlib.figure import Figure
+def draw(growth: dict, path: Path) -> Figure:
+    """Time of a step against activity on linear axes, with the line that fits it best."""
+    from evaluation.style import PALETTE, dress, new_figure
 
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    for name, curve in growth.items():
+    figure = new_figure(3.6)
+    names = {"dense": "fully connected", "conv": "convolution"}
+    for number, (name, curve) in enumerate(growth.items()):
+        axes = figure.add_subplot(1, len(growth), number + 1)
         activity = [100 * point["activity"] for point in curve]
-        axes.loglog(activity, [1e6 * p["seconds"] / STEPS for p in curve], "o-", label=name)
-    axes.set(xlabel="activity, % of inputs a time step", ylabel="µs a time step")
-    axes.legend(frameon=False)
-    axes.grid(alpha=0.3)
-    figure.savefig(RESULT.with_suffix(".png"), dpi=120)
+        microseconds = [1e6 * point["seconds"] / STEPS for point in curve]
+        slope, base, r2 = line_fit(activity, microseconds)
+        ends = np.array([0.0, max(activity)])
+        axes.plot(ends, base + slope * ends, color=PALETTE[number], linewidth=1,
+                  label=f"{base:.1f} µs + {slope:.2f} µs per %,  R² = {r2:.4f}")  # fmt: skip
+        axes.plot(activity, microseconds, "o", color=PALETTE[number])
+        dress(axes, names[name], "µs a time step", "activity, % of inputs a time step")
+        axes.set_xlim(0)
+        axes.set_ylim(0)
+        axes.legend(frameon=False, loc="upper left")
+    figure.savefig(path)
+    return figure
 
 
 def machine() -> dict:
@@ -276,6 +295,12 @@ def machine() -> dict:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--draw", action="store_true", help="the figure alone, as recorded")
+    if parser.parse_args().draw:
+        recorded = json.loads(RESULT.with_suffix(".json").read_text())
+        draw(recorded["growth"], RESULT.with_suffix(".png"))
+        return
     torch.set_num_threads(1)
     # decaying float membranes become denormal numbers, which would slow PyTorch down several times
     torch.set_flush_denormal(True)
@@ -287,7 +312,7 @@ def main() -> None:
     }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-    draw(report["growth"])
+    draw(report["growth"], RESULT.with_suffix(".png"))
     print(json.dumps({k: v for k, v in report.items() if k != "growth"}, indent=1))
 
 

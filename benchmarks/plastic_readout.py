@@ -32,6 +32,7 @@ from neuromorphic import (  # noqa: E402
     LayerSpec,
     Ledger,
     NetworkSpec,
+    QuantConfig,
     compile_encoder,
 )
 from neuromorphic.plasticity import (  # noqa: E402
@@ -75,7 +76,9 @@ class Sight:
     """The encoder's spikes of a decision; stacks seen before are looked up, and counted again."""
 
     def __init__(self, seed: int) -> None:
-        self.core = EventCore(compile_encoder(catch_encoder(seed), CoreSpec.loihi2()))
+        # a few exact weights: one synapse holds them
+        quant = QuantConfig(synapses=1)
+        self.core = EventCore(compile_encoder(catch_encoder(seed), CoreSpec.loihi2(), quant))
         self.known: dict[bytes, tuple[np.ndarray, Ledger]] = {}
         self.seen: dict[bytes, int] = {}
 

@@ -309,13 +309,7 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
         wanted == "false" or "event_core" in backends,
         "neurobench=true judges the core's network: name event_core in backend=",
     )
-    config = BackendConfig(
-        "event_core",
-        options.get("core", run.config.backend.core),
-        _whole(options, "chips", run.config.backend.chips),
-        _whole(options, "weight_bits", run.config.backend.weight_bits),
-        _whole(options, "synapses", run.config.backend.synapses),
-    )
+    config = backend_config(run.config.backend, options)
     episodes = _whole(options, "episodes", 20)
     report = compare_backends(run, backends, games, episodes, config)
     contest = report.pop("contest")
@@ -335,6 +329,27 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     print(backends_table(report))
     print(f"written: {folder / 'backends.json'}")
     return report
+
+
+def backend_config(trained: BackendConfig, options: Mapping[str, str]) -> BackendConfig:
+    """The core of the options; what they leave out is as in training."""
+    try:
+        config = BackendConfig(
+            "event_core",
+            options.get("core", trained.core),
+            _whole(options, "chips", trained.chips),
+            _whole(options, "weight_bits", trained.weight_bits),
+            _whole(options, "synapses", trained.synapses),
+        )
+    except UserError as error:  # it names the configuration's key, which is not what was typed
+        raise UserError(str(error).removeprefix("backend.")) from None
+    most = config.core_spec().max_synapses
+    require(
+        "synapses" not in options or config.synapses <= most,
+        f"synapses={config.synapses}: core={config.core} takes pixels as bit planes and can do "
+        f"synapses={most} only",
+    )
+    return config
 
 
 def _rasters(contest: Contest, games: Sequence[str], folder: Path) -> dict[str, Any]:

@@ -23,6 +23,12 @@ def backends_table(report: Mapping) -> str:
     if energy:
         out += ["", "energy of a decision on the core, nJ:", *_columns([_HEAD, *energy])]
         out.append("a sum without the unpriced events is a lower bound; static power is left out")
+    for game, numbers in report["games"].items():
+        if numbers.get("core", {}).get("overflows"):
+            out.append(
+                f"{game}: {numbers['core']['overflows']:,} overflows on the core (wrapped currents "
+                "and clipped membranes): there it does not compute what it was trained for"
+            )
     bench = [(game, n["neurobench"]) for game, n in report["games"].items() if "neurobench" in n]
     if bench:
         names = [name for name in bench[0][1] if name not in ("version", "observations")]

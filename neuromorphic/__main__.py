@@ -4,6 +4,8 @@
     python -m neuromorphic export run=runs/x out=encoder.nir [dt=0.001]
     both: [weight_bits=8] [synapses=1|2] [scale=channel|layer] [step=<checkpoint>]
 
+Weights have two synapses where the core can do that (not loihi1, whose input is not graded).
+
 `compile` prints the placement (neurons, synapse bytes, axons, hops of each core) and draws it, or
 refuses and names the limit, the layer and the mend. `export` reads its own file again and checks
 that it gives the same spikes.
@@ -14,13 +16,18 @@ knows how to load a run.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from errors import UserError, require
+
+if TYPE_CHECKING:
+    from neuromorphic.quantise import QuantConfig
 
 COMMON = ("run", "step", "weight_bits", "synapses", "scale")
 KEYS = {"compile": (*COMMON, "core", "chips", "out"), "export": (*COMMON, "out", "dt")}
@@ -59,15 +66,22 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, str]]:
 
 def compile_run(options: dict[str, str]) -> None:
     from neuromorphic.compile import compile_encoder
+    from neuromorphic.limits import CoreSpec
     from neuromorphic.report import draw_placement, placement_table
 
-    core = core_spec(options.get("core", "loihi2"), integer(options, "chips", 1))
-    encoder = trained_encoder(options)
-    program = compile_encoder(encoder, core, quant_config(options))
-    out = Path(options.get("out", Path(options["run"]) / "report" / f"placement_{core.name}.png"))
+    core = CoreSpec.named(options.get("core", "loihi2"), integer(options, "chips", 1))
+    quant = quant_config(options, core.max_synapses)
+    name = f"placement_{core.name}_synapses{quant.synapses}.png"
+    out = Path(options.get("out", Path(options["run"]) / "report" / name))
     require(out.suffix == ".png", f"out={out}: the picture is a .png")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draw_placement(program, out)
+    program = compile_encoder(trained_encoder(options), core, quant)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draw_placement(program, out)
+    except OSError as error:
+        raise UserError(
+            f"out={out}: cannot be written ({error.strerror}); choose another out="
+        ) from None
     print(placement_table(program))
     print(f"picture: {out}")
 
@@ -79,7 +93,7 @@ def export_run(options: dict[str, str]) -> None:
 
     require("out" in options, "export needs out=, the file to write, such as out=encoder.nir")
     path = Path(options["out"])
-    network = network_of(trained_encoder(options), quant_config(options))
+    network = network_of(trained_encoder(options), quant_config(options, synapses=2))
     export_nir(network, path, number(options, "dt", DEFAULT_DT))
     spikes = check_same_spikes(network, import_nir(path))
     print(
@@ -118,22 +132,14 @@ def trained_encoder(options: dict[str, str]) -> object:
     return run.agent.acting_network.encoder
 
 
-def core_spec(name: str, chips: int) -> object:
-    from dataclasses import replace
-
-    from neuromorphic.limits import CoreSpec
-
-    require(chips >= 1, f"chips={chips} must be at least 1")
-    return replace(CoreSpec.named(name), chips=chips)
-
-
-def quant_config(options: dict[str, str]) -> object:
+def quant_config(options: dict[str, str], synapses: int) -> QuantConfig:
+    """How weights are rounded; `synapses` a weight where the options do not say."""
     from neuromorphic.quantise import QuantConfig
 
     scale = options.get("scale", "channel")
     require(scale in ("channel", "layer"), f"scale={scale} is neither channel nor layer")
     return QuantConfig(
-        integer(options, "weight_bits", 8), scale, synapses=integer(options, "synapses", 2)
+        integer(options, "weight_bits", 8), scale, synapses=integer(options, "synapses", synapses)
     )
 
 
@@ -147,9 +153,11 @@ def number(options: dict[str, str], key: str, default: float | None) -> float | 
     if key not in options:
         return default
     try:
-        return float(options[key])
+        value = float(options[key])
     except ValueError:
-        raise UserError(f"{key}={options[key]} is not a number") from None
+        value = math.nan
+    require(math.isfinite(value), f"{key}={options[key]} is not a number")
+    return value
 
 
 if __name__ == "__main__":

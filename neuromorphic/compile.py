@@ -30,7 +30,8 @@ from .placement import Placement, place
 from .program import CHANNELS, NEURONS, POSITIONS, FlatProgram, flatten
 from .quantise import QuantConfig, QuantNetwork, quantise
 from .spec import CompileError, NetworkSpec, network_from_layers
-from .tiling import LayerCut, cut_layer
+from .tiling import BIT_PLANES, LayerCut, cut_layer
+from .weights import EXPONENT_MAX, EXPONENT_MIN
 
 _COLUMNS = {
     "input_event": INPUT_EVENTS,
@@ -114,16 +115,13 @@ def network_of(encoder: object, quant: QuantConfig | None = None) -> QuantNetwor
 def compile_encoder(
     encoder: object, core: CoreSpec | None = None, quant: QuantConfig | None = None
 ) -> CoreProgram:
-    """Compile for `core` (default: Loihi 2). Raises CompileError naming the broken limit."""
+    """Compile for `core` (default: Loihi 2), with as many synapses a weight as it takes where
+    neither `quant` nor the encoder says. Raises CompileError naming the broken limit."""
     core = core or CoreSpec.loihi2()
+    if quant is None and not _has_integers(encoder):
+        quant = QuantConfig(synapses=core.max_synapses)
     network = network_of(encoder, quant)
-    if network.config.weight_bits > core.weight_bits:
-        raise CompileError(
-            "weight bits",
-            1,
-            f"weights of {network.config.weight_bits} bits on a core of {core.weight_bits}",
-            f"set weight_bits to {core.weight_bits} or less",
-        )
+    _check_weights(network, core)
     shapes = network.spec.shapes()
     dense = [layer.kind == "dense" for layer in network.layers]
     cuts: list[LayerCut] = []
@@ -135,14 +133,50 @@ def compile_encoder(
         )  # fmt: skip
         cuts.insert(0, cut)
     placement = place(cuts, shapes, dense, core)
-    flat = flatten(network, bit_planes=not core.graded_input)
+    flat = flatten(network, placement.input_cores, bit_planes=not core.graded_input)
     return CoreProgram(network, flat, placement, core)
+
+
+def _has_integers(encoder: object) -> bool:
+    """Whether the encoder brings its own QuantConfig."""
+    return isinstance(encoder, QuantNetwork) or hasattr(encoder, "quantised")
+
+
+def _check_weights(network: QuantNetwork, core: CoreSpec) -> None:
+    """Formats of the weights that `core` cannot store. Raises CompileError."""
+    config, first = network.config, network.layers[0]
+    if config.weight_bits > core.weight_bits:
+        raise CompileError(
+            "weight bits",
+            1,
+            f"weights of {config.weight_bits} bits on a core of {core.weight_bits}",
+            f"set weight_bits to {core.weight_bits} or less",
+        )
+    if config.synapses > core.max_synapses:
+        raise CompileError(
+            "synapses of a weight",
+            1,
+            f"a {core.name} core takes pixels as bit planes, each of which would drop bits of its "
+            "own where a weight has two synapses",
+            "set synapses=1, or compile for core=loihi2",
+        )
+    # plane k of a pixel has the weights w << k: the same mantissas, an exponent higher by k
+    top = first.stored_exponent + (0 if core.graded_input else BIT_PLANES - 1)
+    if top > EXPONENT_MAX:
+        raise CompileError(
+            "weight exponent",
+            1,
+            f"the highest bit plane of a pixel needs the exponent {top} and a {core.name} core has "
+            f"{EXPONENT_MIN}..{EXPONENT_MAX}",
+            "give the layer more inputs a neuron (a larger kernel), or compile for core=loihi2",
+        )
 
 
 def recompile(program: CoreProgram, encoder: object) -> CoreProgram:
     """The same placement with new weights: for acting while the encoder learns.
 
-    Raises ValueError where shapes or kinds differ.
+    Raises ValueError where shapes or kinds differ, CompileError where the core cannot store the
+    weights.
     """
     network = network_of(encoder, None if hasattr(encoder, "quantised") else program.network.config)
     same = network.spec.shapes() == program.network.spec.shapes() and all(
@@ -152,5 +186,6 @@ def recompile(program: CoreProgram, encoder: object) -> CoreProgram:
     )
     if not same or len(network.layers) != len(program.network.layers):
         raise ValueError("the encoder's shape changed; compile it anew")
-    flat = flatten(network, bit_planes=not program.core.graded_input)
+    _check_weights(network, program.core)
+    flat = flatten(network, program.placement.input_cores, bit_planes=not program.core.graded_input)
     return replace(program, network=network, flat=flat)

@@ -81,7 +81,7 @@ class EventCore:
             *pack(
                 np.int32,
                 flat.pair_out, flat.pair_tap, flat.window_input, flat.window_row, flat.reach_out,
-                flat.bias, flat.threshold, flat.rest_v, program.latent_index(),
+                flat.bias, flat.threshold, flat.rest_v, program.latent_index(), flat.input_cores,
             ),
         )  # fmt: skip
         widest = int((layout[:, POSITIONS] * layout[:, CHANNELS]).max()) + 8

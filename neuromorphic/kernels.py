@@ -38,7 +38,8 @@ from .program import (
 
 # columns of the statistics
 (
-    INPUT_EVENTS,  # events that entered: frame events at the first layer, else spikes
+    INPUT_EVENTS,  # events that entered: at the first layer those of the frame, one for each core
+    # that reads the value; else spikes
     SYNAPTIC_OPS,  # events times the synapses that each drives
     DRIVEN_UPDATES,  # neuron steps with at least one event
     IDLE_UPDATES,  # neuron steps without
@@ -323,12 +324,13 @@ def _count_lit(words):
 @njit(cache=True, boundscheck=False)
 def present(
     frame, frame_words, last, last_words, weights, channels, window_ptr, window_input, window_row,
-    reach_ptr, reach_out, event_units, drive, events, entered, dirty, rows, values, stats,
+    reach_ptr, reach_out, event_units, input_cores, drive, events, entered, dirty, rows, values,
+    stats,
 ):  # fmt: skip
     """Move the first layer's drive [P, C] from frame `last` to `frame`, and `last` with it.
 
     events [P]: how many events of `frame` each output position receives; entered [1]: how many
-    the frame consists of. Both are kept up to date.
+    are sent to cores, a value once to each that reads it. Both are kept up to date.
     """
     positions = len(events)
     different = _count_different(frame_words, last_words)
@@ -338,19 +340,20 @@ def present(
             dirty[:] = 1
             count = 0
             if event_units[255] == 1:  # one event a value: counted in vector code
-                for i in range(len(reach_ptr) - 1):
-                    count += frame[i] != 0
+                for i in range(len(input_cores)):
+                    count += input_cores[i] * (frame[i] != 0)
             else:
-                for i in range(len(reach_ptr) - 1):
-                    count += event_units[frame[i]]
+                for i in range(len(input_cores)):
+                    count += input_cores[i] * event_units[frame[i]]
             entered[0] = count
         else:
             dirty[:] = 0
             for word in range(len(frame_words)):
                 if frame_words[word] != last_words[word]:
-                    for i in range(8 * word, min(8 * word + 8, len(reach_ptr) - 1)):
+                    for i in range(8 * word, min(8 * word + 8, len(input_cores))):
                         if frame[i] != last[i]:
-                            entered[0] += event_units[frame[i]] - event_units[last[i]]
+                            units = event_units[frame[i]] - event_units[last[i]]
+                            entered[0] += input_cores[i] * units
                             for k in range(reach_ptr[i], reach_ptr[i + 1]):
                                 dirty[reach_out[k]] = 1
         for p in range(positions):
@@ -422,6 +425,7 @@ def run_program(
     threshold = _part(static32, bounds32, 6)
     rest_v = _part(static32, bounds32, 7)
     latent_index = _part(static32, bounds32, 8)
+    input_cores = _part(static32, bounds32, 9)
     events = _part(state64, state_bounds64, 0)
     entered = _part(state64, state_bounds64, 1)
     rows = _part(state64, state_bounds64, 2)
@@ -458,7 +462,8 @@ def run_program(
             present(
                 frames[decision, t], frame_words[decision, t], last, last_words, weights, channels,
                 window_ptr, window_input, window_row, reach_ptr, reach_out, event_units,
-                first_drive, events, entered, touched[:first_places], rows, values, stats[0],
+                input_cores, first_drive, events, entered, touched[:first_places], rows, values,
+                stats[0],
             )  # fmt: skip
             source, target = spikes_a, spikes_b
             count = 0

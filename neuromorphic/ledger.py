@@ -8,7 +8,12 @@ that occurred and has no price is listed as unpriced, never taken as free.
     pipeline        neuron steps while the layers below fill or the layers above drain: layer l
                     works on frame t at chip step t + l, and a chip updates every neuron each step
     spike_message   one per spike and core that needs it; chip_crossing those that leave the chip
-    frame_event     values of the frames that the host must inject
+    frame_event     what the host must inject: one for each value of a frame that is not black and
+                    each core that reads it (where spikes are not graded: one for each set bit);
+                    values that no core reads, in a cropped border, are not sent
+    loser_reset, noise_drive, reward_signal
+                    of a plastic readout: membranes that a winner's spike resets, random drives,
+                    rewards broadcast to all synapses
 """
 
 from __future__ import annotations
@@ -29,9 +34,20 @@ LAYER_EVENTS = (
     "membrane_saturation",
 )
 ROUTE_EVENTS = ("spike_message", "hop_east_west", "hop_north_south", "chip_crossing", "frame_event")
-LEARNING_EVENTS = ("stdp_update", "eligibility_update", "weight_update", "trace_update")
+LEARNING_EVENTS = (
+    "stdp_update",
+    "eligibility_update",
+    "weight_update",
+    "trace_update",
+    "reward_signal",
+)
+READOUT_EVENTS = ("loser_reset", "noise_drive")
+OVERFLOWS = ("current_wrap", "membrane_saturation", "weight_clip", "eligibility_clip")
 # accidents, or the same thing as another line: they have no cost of their own
-NOT_BILLED = frozenset({"current_wrap", "membrane_saturation", "spike", "input_event"})
+NOT_BILLED = frozenset({*OVERFLOWS, "spike", "input_event"})
+EVENTS = tuple(
+    dict.fromkeys((*LAYER_EVENTS, *ROUTE_EVENTS, *LEARNING_EVENTS, *READOUT_EVENTS, *OVERFLOWS))
+)
 
 
 @dataclass(frozen=True)
@@ -112,7 +128,7 @@ class Ledger:
 
     def __getitem__(self, event: str) -> int:
         """The count of one event over all layers."""
-        if event not in (*LAYER_EVENTS, *ROUTE_EVENTS, *LEARNING_EVENTS):
+        if event not in EVENTS:
             raise KeyError(event)
         return sum(layer.get(event, 0) for layer in self.layers) + self.other.get(event, 0)
 
@@ -130,13 +146,15 @@ class Ledger:
 
     def counts(self) -> dict[str, int]:
         """Every event that happened, with its count."""
-        names = (*LAYER_EVENTS, *ROUTE_EVENTS, *LEARNING_EVENTS)
-        return {event: self[event] for event in names if self[event]}
+        return {event: self[event] for event in EVENTS if self[event]}
 
     @property
     def overflows(self) -> int:
-        """Wrapped currents and clipped membranes: 0 in a sound program."""
-        return self["current_wrap"] + self["membrane_saturation"]
+        """Wrapped currents, clipped membranes, weights and eligibilities.
+
+        0 in a sound program; a rule with hard bounds clips the weights that it drives there.
+        """
+        return sum(self[event] for event in OVERFLOWS)
 
     def bill(self, table: PriceTable | str) -> Bill:
         """Counts times prices. A table is given whole or by name."""

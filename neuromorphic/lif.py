@@ -160,6 +160,16 @@ class LifStep:
 
     def __call__(self, state: LifState, drive: np.ndarray) -> np.ndarray:
         """Advance `state` by one step under drive a [N] (int); returns spikes bool [N]."""
+        waiting = self.integrate(state, drive)
+        threshold = np.asarray(self.params.vth, np.int64) << DRIVE_SHIFT
+        spikes = state.v > threshold if self.options.compare == ">" else state.v >= threshold
+        spikes &= ~waiting
+        state.v = np.where(spikes, 0, state.v)
+        state.wait = np.where(spikes, self.params.refractory_delay, np.maximum(state.wait - 1, 0))
+        return spikes
+
+    def integrate(self, state: LifState, drive: np.ndarray) -> np.ndarray:
+        """Current and membranes of the step, before any spike; returns bool [N]: refractory."""
         params, options = self.params, self.options
         current = np.asarray(drive, np.int64) << DRIVE_SHIFT
         if options.accumulator == "nengo21":
@@ -180,9 +190,5 @@ class LifStep:
             v = np.where(waiting, 0 if options.refractory == "zero" else state.v, v)
             clipped &= ~waiting
         state.saturations += int(clipped.sum())
-        threshold = np.asarray(params.vth, np.int64) << DRIVE_SHIFT
-        spikes = (v > threshold) if options.compare == ">" else (v >= threshold)
-        spikes &= ~waiting
-        state.v = np.where(spikes, 0, v)
-        state.wait = np.where(spikes, params.refractory_delay, np.maximum(state.wait - 1, 0))
-        return spikes
+        state.v = v
+        return waiting

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from errors import UserError
+from errors import require
 
 NO_LIMIT = 1 << 62
 
@@ -48,6 +48,12 @@ class CoreSpec:
     @property
     def cores_in_all(self) -> int:
         return self.cores * self.chips
+
+    @property
+    def max_synapses(self) -> int:
+        """Of a weight. Two drop bits of their sum, which bit planes would each drop on their own
+        (see `quantise.py`); it is also how many a weight gets where nothing else is asked for."""
+        return 2 if self.graded_input else 1
 
     @classmethod
     def loihi1(cls, chips: int = 1) -> CoreSpec:
@@ -106,8 +112,12 @@ class CoreSpec:
         )
 
     @classmethod
-    def named(cls, name: str) -> CoreSpec:
+    def named(cls, name: str, chips: int = 1) -> CoreSpec:
+        """The core of a configuration. Raises UserError: no such core, or not so many chips."""
         makers = {"loihi1": cls.loihi1, "loihi2": cls.loihi2, "ideal": cls.ideal}
-        if name not in makers:
-            raise UserError(f"core={name} is not known; use one of {', '.join(makers)}")
-        return makers[name]()
+        require(name in makers, f"core={name} is not known; use one of {', '.join(makers)}")
+        require(chips >= 1, f"chips={chips} must be at least 1")
+        if name == "ideal":
+            require(chips == 1, f"chips={chips}: core=ideal is without limits; leave chips out")
+            return cls.ideal()
+        return makers[name](chips)

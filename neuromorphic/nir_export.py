@@ -13,6 +13,7 @@ step, the reset, time steps, integers) or, where another reader would get it wro
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -45,8 +46,9 @@ def export_nir(
     )
     try:
         nir.write(str(path), graph)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error}); choose another out=") from None
+    except OSError as error:  # its text is HDF5's own; its number says what is wrong
+        reason = os.strerror(error.errno) if error.errno else "no file can be made there"
+        raise UserError(f"{path}: cannot be written ({reason}); choose another out=") from None
 
 
 def _network_metadata(network: QuantNetwork, dt: float) -> dict:

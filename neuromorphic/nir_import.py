@@ -14,26 +14,32 @@ import numpy as np
 
 from errors import UserError
 
+from .lif import BIAS_EXPONENT_MAX, BIAS_MANTISSA_MAX, DECAY_ONE, VTH_MAX
 from .nir_export import FORMAT
-from .quantise import QuantConfig, QuantLayer, QuantNetwork, quantise
+from .quantise import QuantConfig, QuantLayer, QuantNetwork, neuron_integers, quantise
 from .spec import LayerSpec, NetworkSpec
+from .weights import EXPONENT_MAX
 
 TOLERANCE = 1e-6  # relative, between what the nodes and our metadata say
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a foreign file does not say. dt in seconds; time_steps of one decision."""
+    """What a foreign file does not say. dt in seconds; time_steps of one decision; quant: how its
+    weights are rounded (by default as for a core with graded input)."""
 
     dt: float | None = None
     time_steps: int = 4
+    quant: QuantConfig | None = None
 
 
 def import_nir(path: Path | str, defaults: Defaults | None = None) -> QuantNetwork:
     """The network in file `path`, ready for `compile_encoder`; `.spec` is its float form.
 
-    Files of `export_nir` bring their integers, so spikes are the same; others are quantised here
-    and need `defaults.dt`. Raises UserError: damaged, foreign, or not expressible on the core.
+    Files of `export_nir` bring their integers, so spikes are the same; each is checked against the
+    float parameter that it stands for, so that a file edited in one place only is refused. Others
+    are quantised here and need `defaults.dt`. Raises UserError: damaged, foreign, edited, or not
+    expressible on the core.
     """
     import nir
 
@@ -86,7 +92,7 @@ class _Reader:
             self.metadata.get("latent_order", "chw"),
         )
         if not self.own:
-            return quantise(spec)
+            return quantise(spec, self.defaults.quant)
         config = QuantConfig(
             int(self.metadata["weight_bits"]),
             self.metadata["scale_per"],
@@ -187,6 +193,11 @@ class _Reader:
                 raise UserError(
                     f"node '{name}': its tau and its metadata disagree; export it again"
                 )
+            if not np.allclose(gain, 1.0, TOLERANCE, 0):
+                raise UserError(
+                    f"node '{name}': its r and its metadata disagree (r must be "
+                    f"{'tau / dt' if kind == 'LIF' else '1 / dt'}); export it again"
+                )
             leak, gain = exact, np.ones_like(gain)
         elif np.allclose(gain, 1.0, TOLERANCE, 0):
             gain = np.ones_like(gain)
@@ -270,30 +281,20 @@ def _quantised(number: int, spec: LayerSpec, integers: dict, config: QuantConfig
         key: np.asarray(integers[key], np.int64)
         for key in ("bias_mantissa", "bias_exponent", "dv", "vth")
     }
-    arrays["scale"] = np.asarray(integers["scale"], np.float64)
+    scale = np.asarray(integers["scale"], np.float64)
     weight = np.asarray(integers["weight_levels"])
     exponent = int(integers["weight_exponent"])
-    ranges = {
-        "bias_mantissa": (-4096, 4095),
-        "bias_exponent": (0, 7),
-        "dv": (0, 4095),
-        "vth": (0, 2**17 - 1),
-    }
-    sound = weight.shape == spec.weight.shape and config.least_exponent <= exponent <= 7
-    sound &= weight.dtype == (np.int8 if config.synapses == 1 else np.int16)
-    sound &= all(a.shape == (spec.out_channels,) for a in arrays.values())
-    sound &= bool((np.abs(weight.astype(np.int64)) <= config.level_max).all())
-    for key, (low, high) in ranges.items():
-        sound &= bool(((arrays[key] >= low) & (arrays[key] <= high)).all())
-    if sound:
-        unit = arrays["scale"].reshape(-1, *[1] * (weight.ndim - 1)) * 2.0 ** (
-            exponent + 1 - config.fine_bits
-        )
-        error = np.abs(weight * unit - spec.weight * spec.input_scale)
-        furthest = 0.5 if config.rounding == "nearest" else 1.0  # levels
-        sound = bool((error <= unit * (furthest + TOLERANCE)).all())
-    if not sound:
-        raise UserError(f"layer {number}: integer metadata and weights disagree; export it again")
+    _check_ranges(number, spec, {**arrays, "scale": scale}, weight, exponent, config)
+    with np.errstate(all="ignore"):  # an absurd float has no integer, so it differs all the same
+        derived = neuron_integers(spec, scale, exponent, config)
+    for said, keys in (
+        ("bias", ("bias_mantissa", "bias_exponent")), ("leak", ("dv",)), ("v_threshold", ("vth",)),
+    ):  # fmt: skip
+        if not all(np.array_equal(arrays[key], derived[key]) for key in keys):
+            raise UserError(
+                f"layer {number}: its {said} and the {', '.join(keys)} of its metadata disagree; "
+                "export it again"
+            )
     return QuantLayer(
         kind=spec.kind,
         weight=weight,
@@ -303,5 +304,46 @@ def _quantised(number: int, spec: LayerSpec, integers: dict, config: QuantConfig
         weight_bits=config.weight_bits,
         crop=spec.crop,
         synapses=config.synapses,
+        scale=scale,
         **arrays,
     )
+
+
+def _check_ranges(
+    number: int,
+    spec: LayerSpec,
+    arrays: dict[str, np.ndarray],
+    weight: np.ndarray,
+    exponent: int,
+    config: QuantConfig,
+) -> None:
+    """Shapes and formats of a file's integers, and its weights. Raises UserError."""
+    ranges = {
+        "bias_mantissa": (-BIAS_MANTISSA_MAX - 1, BIAS_MANTISSA_MAX),
+        "bias_exponent": (0, BIAS_EXPONENT_MAX),
+        "dv": (0, DECAY_ONE - 1),
+        "vth": (0, VTH_MAX),
+        "scale": (np.finfo(np.float64).tiny, np.finfo(np.float64).max),
+    }
+    for key, (low, high) in ranges.items():
+        array = arrays[key]
+        if array.shape != (spec.out_channels,) or not ((array >= low) & (array <= high)).all():
+            raise UserError(
+                f"layer {number}: the {key} of its metadata and the core's format disagree "
+                f"({spec.out_channels} values in {low:g}..{high:g}); export it again"
+            )
+    sound = weight.shape == spec.weight.shape and config.least_exponent <= exponent <= EXPONENT_MAX
+    sound &= weight.dtype == (np.int8 if config.synapses == 1 else np.int16)
+    sound &= bool((np.abs(weight.astype(np.int64)) <= config.level_max).all())
+    if sound:
+        unit = arrays["scale"].reshape(-1, *[1] * (weight.ndim - 1)) * 2.0 ** (
+            exponent + 1 - config.fine_bits
+        )
+        error = np.abs(weight * unit - spec.weight * spec.input_scale)
+        furthest = 0.5 if config.rounding == "nearest" else 1.0  # levels
+        sound = bool((error <= unit * (furthest + TOLERANCE)).all())
+    if not sound:
+        raise UserError(
+            f"layer {number}: its weight and the weight_levels of its metadata disagree; export it "
+            "again"
+        )

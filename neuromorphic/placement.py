@@ -36,6 +36,7 @@ class Placement:
     routers: np.ndarray
     routes: tuple[Routes, ...]
     traffic: np.ndarray  # int64 [tiles, tiles]: messages if every neuron spiked once
+    input_cores: np.ndarray  # int64 [inputs]: cores that read each value of a frame; 0 in a crop
     core: CoreSpec
 
     def hops(self) -> np.ndarray:
@@ -48,13 +49,14 @@ class Placement:
 def snake(core: CoreSpec, count: int) -> np.ndarray:
     """Routers of the first `count` cores: chip by chip, column by column, up and down."""
     columns, rows = core.tiles
+    chips = -(-count // core.cores)  # no more than are filled
     order = []
-    for column in range(columns * core.chips):
+    for column in range(columns * chips):
         lines = range(rows) if column % 2 == 0 else reversed(range(rows))
         order += [(column, row) for row in lines]
     per_chip = core.cores
     places = []
-    for chip in range(core.chips):
+    for chip in range(chips):
         routers = order[chip * columns * rows : (chip + 1) * columns * rows]
         places += [r for r in routers for _ in range(core.cores_per_tile)][:per_chip]
     return np.array(places[:count], np.int64).reshape(-1, 2)
@@ -112,7 +114,16 @@ def place(
     routes = tuple(
         _routes(number, cuts, starts, shapes, dense, routers, core) for number in range(len(cuts))
     )
-    return Placement(tiles, routers, routes, traffic, core)
+    input_cores = _input_cores(cuts[0], shapes[0], dense[0])
+    return Placement(tiles, routers, routes, traffic, input_cores, core)
+
+
+def _input_cores(cut: LayerCut, shape: tuple[int, int, int], dense: bool) -> np.ndarray:
+    """int64 [C * H * W]: how many tiles of the first layer read each value of a frame."""
+    if dense:
+        return np.full(int(np.prod(shape)), len(cut.tiles))
+    place = cut.rows.needs.sum(0)[:, None] * cut.columns.needs.sum(0)  # [H, W]
+    return np.tile(place.ravel() * (len(cut.channel_bounds) - 1), shape[0])
 
 
 def _wanted(

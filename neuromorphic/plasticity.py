@@ -20,11 +20,12 @@ Choices that the papers leave open, fixed here:
   changes of all outputs then nearly sum to zero for each input, so that an input which is always
   active learns nothing from an action's mere frequency (the covariance of Williams 1992).
 - Everything is an integer: traces and eligibility with 12 fractional bits, weights with 16
-  below the 8-bit level that the synapse delivers. Weights stay within +-127 levels; clipped
-  updates are counted.
+  below the 8-bit level that the synapse delivers. Weights stay within +-127 levels, eligibility
+  within +-2^31; clipped updates of both are counted.
 
 Work follows events: a pre spike changes its row, a post spike its column; only eligibility decays
-everywhere, and only while there is any. All of it is counted in the same ledger.
+everywhere, and only while there is any. All of it is counted in the same ledger, what no price is
+known for too: rewards broadcast to the synapses, losers that are reset, random drives.
 
 Shapes: I inputs, O outputs, T time steps.
 """
@@ -35,8 +36,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .ledger import LAYER_EVENTS, LEARNING_EVENTS, Ledger
-from .lif import VTH_MAX, LifParams, LifState, LifStep, dec
+from .ledger import LAYER_EVENTS, LEARNING_EVENTS, READOUT_EVENTS, Ledger
+from .lif import DRIVE_SHIFT, VTH_MAX, LifParams, LifState, LifStep, dec
 
 TRACE_ONE = 1 << 12  # what one spike adds to a trace
 LEVEL_BITS = 16  # fractional bits of a weight below its level
@@ -44,6 +45,7 @@ LEVEL_MAX = 127
 RATE_ONE = 1 << 16  # fixed point of amplitudes and rewards
 ELIGIBILITY_MAX = 1 << 31  # products with a reward stay below 2^62
 _W_MAX = LEVEL_MAX << LEVEL_BITS
+_CLIPS = ("weight_clip", "eligibility_clip")
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class PlasticSynapses:
         self.pre_trace = np.zeros(levels.shape[0], np.int64)
         self.post_trace = np.zeros(levels.shape[1], np.int64)
         self._eligible = False
-        self.counts = dict.fromkeys((*LEARNING_EVENTS, "weight_clip"), 0)
+        self.counts = dict.fromkeys((*LEARNING_EVENTS, *_CLIPS), 0)
 
     @property
     def levels(self) -> np.ndarray:
@@ -151,6 +153,7 @@ class PlasticSynapses:
             raise ValueError(f"rule {self.config.rule!r} does not use a reward; use rule='rstdp'")
         if not abs(reward) <= 127.0:
             raise ValueError(f"reward={reward} must lie in -127..127; clip it")
+        self.counts["reward_signal"] += 1
         factor = fixed(reward * self.config.learning_rate)
         if factor == 0 or not self._eligible:
             return
@@ -184,9 +187,10 @@ class PlasticSynapses:
         if self.config.rule == "stdp":
             self._add(where, change)
             return
-        self.eligibility[where] = np.clip(
-            self.eligibility[where] + change, -ELIGIBILITY_MAX, ELIGIBILITY_MAX
-        )
+        free = self.eligibility[where] + change
+        held = np.clip(free, -ELIGIBILITY_MAX, ELIGIBILITY_MAX)
+        self.counts["eligibility_clip"] += int((free != held).sum())
+        self.eligibility[where] = held
         self._eligible = True
 
     def _add(self, where: tuple, change: np.ndarray) -> None:
@@ -235,11 +239,10 @@ class PlasticReadout:
             raise ValueError(f"threshold={threshold} must lie in 0..{VTH_MAX}")
         self.synapses, self.noise = synapses, noise
         dv = int(np.clip(np.rint((1 - leak) * 4096), 0, 4095))
-        # the threshold itself is applied here, since only the winner may fire
-        self._step = LifStep(LifParams(du=4095, dv=dv, vth=VTH_MAX))
-        self._threshold = threshold << 6
+        self._step = LifStep(LifParams(du=4095, dv=dv, vth=threshold))
         self._state = LifState.zeros(self.outputs)
         self._layer = dict.fromkeys(LAYER_EVENTS, 0)
+        self._other = dict.fromkeys(READOUT_EVENTS, 0)
         self.decisions = 0
         self.time_steps = 0
 
@@ -276,28 +279,31 @@ class PlasticReadout:
         counts["synaptic_op"] += events * self.outputs
         counts["neuron_update_driven" if events else "neuron_update_idle"] += self.outputs
         wraps, clips = self._state.wraps, self._state.saturations
-        self._step(self._state, drive + noise)
+        # the threshold is applied below, since only the winner may fire
+        self._step.integrate(self._state, drive + noise)
+        self._other["noise_drive"] += int(np.count_nonzero(noise))
         counts["current_wrap"] += self._state.wraps - wraps
         counts["membrane_saturation"] += self._state.saturations - clips
         post = np.zeros(self.outputs, bool)
         winner = int(np.argmax(self._state.v))
-        if self._state.v[winner] > self._threshold:
+        if self._state.v[winner] > self._step.params.vth << DRIVE_SHIFT:
             post[winner] = True
             self._state.v[:] = 0
             counts["spike"] += 1
+            self._other["loser_reset"] += self.outputs - 1
         return post
 
     def ledger(self) -> Ledger:
         """Everything since the start: synapses and neurons, and what learning cost."""
-        counts = self.synapses.counts
-        learning = {event: counts[event] for event in LEARNING_EVENTS}
+        other = {**self.synapses.counts, **self._other}
         macs = (self.synapses.weight.size,)
-        return Ledger(self.decisions, self.time_steps, (dict(self._layer),), learning, macs)
+        return Ledger(self.decisions, self.time_steps, (dict(self._layer),), other, macs)
 
     def state_dict(self) -> dict:
         return {
             "synapses": self.synapses.state_dict(),
             "layer": dict(self._layer),
+            "other": dict(self._other),
             "decisions": self.decisions,
             "time_steps": self.time_steps,
         }
@@ -305,4 +311,5 @@ class PlasticReadout:
     def load_state_dict(self, state: dict) -> None:
         self.synapses.load_state_dict(state["synapses"])
         self._layer = {name: int(n) for name, n in state["layer"].items()}
+        self._other = {name: int(n) for name, n in state["other"].items()}
         self.decisions, self.time_steps = int(state["decisions"]), int(state["time_steps"])

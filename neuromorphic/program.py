@@ -69,7 +69,8 @@ class FlatProgram:
     rest_spikes: np.ndarray  # uint8
     rest_count: np.ndarray  # int64 [layers, T]: resting spikes of one position
     rest_clips: np.ndarray  # int64 [layers, T]: saturations of one resting position
-    event_units: np.ndarray  # int64 [256]: events that one frame value costs
+    event_units: np.ndarray  # int64 [256]: events that one frame value costs a core that reads it
+    input_cores: np.ndarray  # int32 [inputs]: cores that read it
     time_steps: int
     inputs: int
     neurons: int  # with the gaps that align layers to eight
@@ -151,8 +152,13 @@ def _pointers(keys: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=size))]).astype(np.int64)
 
 
-def flatten(network: QuantNetwork, bit_planes: bool = False) -> FlatProgram:
-    """Lay out `network`. bit_planes: a frame value costs one event per set bit, not one."""
+def flatten(
+    network: QuantNetwork, input_cores: np.ndarray, bit_planes: bool = False
+) -> FlatProgram:
+    """Lay out `network`. input_cores [inputs]: cores that need each value of a frame.
+
+    bit_planes: a frame value costs one event per set bit, not one.
+    """
     spec = network.spec
     shapes, steps = spec.shapes(), spec.time_steps
     layout = np.zeros((len(network.layers), LAYOUT_COLUMNS), np.int64)
@@ -233,6 +239,7 @@ def flatten(network: QuantNetwork, bit_planes: bool = False) -> FlatProgram:
         rest_count=np.array(parts["rest_count"], np.int64),
         rest_clips=np.array(parts["rest_clips"], np.int64),
         event_units=(planes if bit_planes else values > 0).astype(np.int64),
+        input_cores=np.asarray(input_cores, np.int32),
         time_steps=steps,
         inputs=inputs,
         neurons=sizes["neurons"],

@@ -19,7 +19,9 @@ the fine group sums to below one unit of a is shifted out,
 which is Lava's reading of a negative exponent (`lif.synaptic_drive`, negative_exponent="sum"; the
 emulators that shift each weight would differ). The mean of what is lost, half a unit, goes into
 the bias. It costs twice the synapse memory, fan-in and synaptic operations, all of them counted;
-both groups hang on the same input axon.
+both groups hang on the same input axon. A core that takes pixels in bit planes has a group, an
+exponent and a loss for each plane instead: it gets one synapse a weight (`CoreSpec.max_synapses`),
+of which no plane loses a bit.
 
 One unit of a is worth `scale` of the float drive. scale="channel" gives every output channel its
 own (hard reset and leak do not depend on the unit, and thresholds and biases are per neuron
@@ -56,7 +58,7 @@ class QuantConfig:
     scale: str = "channel"
     headroom: float = 1.0
     rounding: str = "compensated"
-    synapses: int = 1
+    synapses: int = 2
 
     def __post_init__(self) -> None:
         if not 2 <= self.weight_bits <= 8:
@@ -134,6 +136,11 @@ class QuantLayer:
         return max(0, self.level_exponent) + DRIVE_SHIFT
 
     @property
+    def stored_exponent(self) -> int:
+        """Weight exponent beside `mantissa` in the synapse memory, -8..7; of the coarse group."""
+        return self.exponent - (8 - self.weight_bits)
+
+    @property
     def bias(self) -> np.ndarray:
         """int64 [out], in membrane units."""
         return self.bias_mantissa << self.bias_exponent
@@ -206,28 +213,37 @@ def quantise_layer(
             "weights vanish: threshold or fan-in is so large that all weights round to 0",
             "lower the threshold or the fan-in, or train with the quantised twin",
         )
-    vth = np.rint(spec.threshold / scale)
-    lost = 0.5 if unit < 1 else 0.0  # of a, on average, where bits are dropped
-    mantissa, bias_exponent = _bias((spec.bias / scale + lost) * (1 << DRIVE_SHIFT))
-    arrays = {
-        "weight": q.astype(np.int8 if config.synapses == 1 else np.int16),
-        "bias_mantissa": mantissa,
-        "bias_exponent": bias_exponent,
-        # 12 bits: a leak of 0 becomes 1/4096
-        "dv": np.clip(np.rint((1 - spec.leak) * DECAY_ONE), 0, DECAY_ONE - 1).astype(np.int64),
-        "vth": np.clip(vth, 0, VTH_MAX).astype(np.int64),
-        "scale": scale,
-    }
     return QuantLayer(
         kind=spec.kind,
+        weight=q.astype(np.int8 if config.synapses == 1 else np.int16),
         exponent=exponent,
+        scale=scale,
         stride=spec.stride,
         padding=spec.padding,
         weight_bits=config.weight_bits,
         crop=spec.crop,
         synapses=config.synapses,
-        **arrays,
+        **neuron_integers(spec, scale, exponent, config),
     )
+
+
+def neuron_integers(
+    spec: LayerSpec, scale: np.ndarray, exponent: int, config: QuantConfig
+) -> dict[str, np.ndarray]:
+    """bias_mantissa, bias_exponent, dv, vth, int64 [out]: what follows from floats and scale [out].
+
+    A function of IEEE divisions and rounding alone: the same on every machine, so that an
+    imported file can be checked against it.
+    """
+    lost = 0.5 if _unit(exponent, config) < 1 else 0.0  # of a, on average, where bits are dropped
+    mantissa, bias_exponent = _bias((spec.bias / scale + lost) * (1 << DRIVE_SHIFT))
+    return {
+        "bias_mantissa": mantissa,
+        "bias_exponent": bias_exponent,
+        # 12 bits: a leak of 0 becomes 1/4096
+        "dv": np.clip(np.rint((1 - spec.leak) * DECAY_ONE), 0, DECAY_ONE - 1).astype(np.int64),
+        "vth": np.rint(spec.threshold / scale).astype(np.int64),
+    }
 
 
 def _exponent_and_scale(
@@ -307,6 +323,6 @@ def _per_output(scale: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def _bias(bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """13-bit mantissas and the smallest exponents that hold `bias` [out] (membrane units)."""
     exponent = np.zeros(len(bias), np.int64)
-    while (over := np.abs(np.rint(bias / (1 << exponent))) > BIAS_MANTISSA_MAX).any():
-        exponent += over
+    for _ in range(BIAS_EXPONENT_MAX):
+        exponent += np.abs(np.rint(bias / (1 << exponent))) > BIAS_MANTISSA_MAX
     return np.rint(bias / (1 << exponent)).astype(np.int64), exponent

@@ -76,16 +76,22 @@ def placement_table(program: CoreProgram) -> str:
     return "\n".join(lines)
 
 
-def draw_placement(program: CoreProgram, path: Path | str) -> None:
-    """A picture of the mesh: one square a core, colour by layer, fill by the fullest resource."""
+def draw_placement(program: CoreProgram, path: Path | str) -> Figure:
+    """A picture of the mesh: one square a core, colour by layer, fill by the fullest resource.
+
+    Of several chips those are drawn that hold a tile.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     core, rows = program.core, placement_rows(program)
-    columns, lines = core.tiles[0] * core.chips, core.tiles[1]
+    chips = 1 + max(row["router"][0] for row in rows) // core.tiles[0]
+    columns, lines = core.tiles[0] * chips, core.tiles[1]
     side = int(np.ceil(np.sqrt(min(core.cores_per_tile, max(4, len(rows))))))
-    figure = Figure(figsize=(2 + 0.8 * columns, 1.8 + 0.8 * lines), layout="constrained")
+    # wide enough for the title over a mesh of one router
+    width = max(4.5, 2 + 0.8 * columns)
+    figure = Figure(figsize=(width, 1.8 + 0.8 * lines), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     colours = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377"]
@@ -120,6 +126,7 @@ def draw_placement(program: CoreProgram, path: Path | str) -> None:
     axes.set_title(f"{core.name}: {len(rows)} cores, shade = fullest resource", size=9)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
     figure.savefig(path, dpi=120)
+    return figure
 
 
 def draw_raster(

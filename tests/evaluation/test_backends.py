@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import evaluate
 import train
 from evaluation.backends import clear_decisions, paired
+from evaluation.backends_table import backends_table
 from tests.test_command_line import TINY
 from training.telemetry import WALL_CLOCK_FIELDS
 
@@ -19,6 +20,14 @@ def run(tmp_path_factory):
     """A short run that acts on the core, with a checkpoint in the middle of it."""
     folder = tmp_path_factory.mktemp("core") / "run"
     assert train.main(command(folder)) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def conv(tmp_path_factory):
+    """A run of the encoder's ReLU twin, in PyTorch."""
+    folder = tmp_path_factory.mktemp("conv") / "run"
+    assert train.main([*TINY, "sequence.games=[catch]", "encoder=conv", f"run={folder}"]) == 0
     return folder
 
 
@@ -74,7 +83,13 @@ def test_backends_are_compared_on_the_same_episodes(run, capsys):
     assert "frame_event" in loihi["unpriced_events"]
     assert core["energy"]["loihi2"]["nanojoule"] is None
     assert (run / "report" / "raster_catch.png").stat().st_size > 3000
-    assert "agreement" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "agreement" in out
+    assert core["overflows"] == 0
+    assert "overflows" not in out  # nothing to say ...
+    core["overflows"] = 1234
+    assert "catch: 1,234 overflows on the core" in backends_table(report)  # ... until there is
+    assert report["core"]["synapses"] == 1  # loihi1 takes pixels as bit planes
     board = EventAccumulator(str(run / "backends")).Reload()
     assert "backends/energy_nj/catch/loihi1" in board.Tags()["scalars"]
     assert "backends/raster/catch" in board.Tags()["images"]
@@ -96,6 +111,17 @@ def test_an_agent_agrees_with_itself(run):
     note = contest.notes["torch", "catch"]
     assert note.agreed["again"] == note.decisions == 16
     assert note.clear_agreed["again"] == note.clear
+
+
+def test_weights_get_at_most_the_synapses_that_the_core_can_do():
+    """The default of the configuration runs on every core."""
+    from agents.backend import BackendConfig
+    from evaluation.backends import backend_config
+
+    for core, most in (("loihi1", 1), ("loihi2", 2), ("ideal", 2)):
+        assert BackendConfig("event_core", core).quant_config().synapses == most
+        assert backend_config(BackendConfig(), {"core": core}).quant_config().synapses == most
+    assert BackendConfig("event_core", synapses=1).quant_config().synapses == 1
 
 
 def test_a_decision_is_clear_where_the_best_leads_by_a_share_of_itself():
@@ -122,14 +148,22 @@ def test_paired_statistics():
         (["run={run}", "backend=torch", "games=pong"], "this run knows catch"),
         (["run={run}", "backend=torch", "episodes=0"], "episodes=0 is no whole number"),
         (["run={run}", "backend=torch", "speed=1"], "'speed' is no key"),
-        (["run={run}", "backend=event_core", "core=x"], "core=x is not known"),
+        (["run={run}", "backend=event_core", "core=x"], "error: core=x is not known"),
+        (
+            ["run={run}", "backend=event_core", "chips=2", "core=ideal"],
+            "error: chips=2: core=ideal",
+        ),
+        (["run={run}", "backend=event_core", "weight_bits=9"], "error: weight_bits=9: set it"),
+        (["run={run}", "backend=event_core", "synapses=3"], "error: synapses=3: a weight has"),
+        (["run={run}", "backend=event_core", "core=loihi1", "synapses=2"], "can do synapses=1"),
+        (["run={conv}", "backend=torch,event_core"], "the event core needs encoder.kind=spiking"),
         (["run={run}", "backend=torch", "step=7"], "no checkpoint of step 7"),
         (["episodes=3"], "nothing to compare"),
         (["run"], "not of the form key=value"),
     ],
 )
-def test_bad_input_is_one_line(run, capsys, argv, said):
-    assert evaluate.main([word.format(run=run) for word in argv]) == 2
+def test_bad_input_is_one_line(run, conv, capsys, argv, said):
+    assert evaluate.main([word.format(run=run, conv=conv) for word in argv]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1

@@ -7,13 +7,13 @@ import torch
 from agents.encoders import EncoderConfig, make_encoder
 from errors import UserError
 from evaluation.neurobench_metrics import IntegerNetwork, Stored, neurobench_metrics
-from neuromorphic import CoreSpec, EventCore, compile_encoder
+from neuromorphic import CoreSpec, EventCore, QuantConfig, compile_encoder
 
 
 @pytest.fixture(scope="module")
 def program():
     encoder = make_encoder(EncoderConfig(), torch.Generator().manual_seed(3))
-    return compile_encoder(encoder, CoreSpec.loihi2())
+    return compile_encoder(encoder, CoreSpec.loihi2(), QuantConfig(synapses=1))
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,30 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def conv(tmp_path_factory):
+    """The same with the encoder's ReLU twin."""
+    folder = tmp_path_factory.mktemp("runs") / "conv"
+    assert train.main([*TINY, "sequence.games=[catch]", "encoder=conv", f"run={folder}"]) == 0
+    return folder
+
+
 @pytest.mark.parametrize("core", ["loihi1", "loihi2", "ideal"])
 def test_compile_prints_a_table_and_draws(run, capsys, core):
     assert main(["compile", f"run={run}", f"core={core}"]) == 0
     out = capsys.readouterr().out
     assert "7,776 neurons" in out  # 32 x 15 x 15 and 64 x 3 x 3
-    assert (run / "report" / f"placement_{core}.png").stat().st_size > 3000
+    most = 1 if core == "loihi1" else 2
+    assert ("two synapses each" in out) == (most == 2)
+    assert (run / "report" / f"placement_{core}_synapses{most}.png").stat().st_size > 3000
+
+
+def test_pictures_of_one_and_two_synapses_stand_side_by_side(run, capsys):
+    for synapses in (1, 2):
+        assert main(["compile", f"run={run}", f"synapses={synapses}"]) == 0
+        picture = run / "report" / f"placement_loihi2_synapses{synapses}.png"
+        assert f"picture: {picture}" in capsys.readouterr().out
+        assert picture.exists()
 
 
 def test_export_reads_its_file_again(run, capsys, tmp_path):
@@ -39,12 +57,26 @@ def test_export_reads_its_file_again(run, capsys, tmp_path):
         (["compile", "run={spiking}", "weight_bits=x"], "weight_bits=x is not a number"),
         (["compile", "run={spiking}", "weight_bits=9"], "outside 2..8"),
         (["compile", "run={spiking}", "out=place.txt"], "the picture is a .png"),
+        (["compile", "run={spiking}", "weight_bits=inf"], "weight_bits=inf is not a number"),
+        (["compile", "run={spiking}", "weight_bits=nan"], "weight_bits=nan is not a number"),
+        (["compile", "run={spiking}", "weight_bits=7.5"], "weight_bits=7.5 is not a whole number"),
+        (["compile", "run={spiking}", "chips=0"], "chips=0 must be at least 1"),
+        (["compile", "run={spiking}", "core=ideal", "chips=3"], "chips=3: core=ideal"),
+        (["compile", "run={spiking}", "core=loihi1", "synapses=2"], "set synapses=1"),
+        (["compile", "run={spiking}", "out={spiking}/config.yaml/x.png"], "cannot be written ("),
+        (["compile", "run={spiking}", "out={folder}"], "cannot be written (Is a directory)"),
+        (["compile", "run={conv}"], "the event core needs encoder.kind=spiking"),
+        (["export", "run={conv}", "out={spiking}/x.nir"], "the event core needs encoder.kind="),
         (["export", "run={spiking}"], "export needs out="),
+        (["export", "run={spiking}", "out={folder}/no/x.nir"], "cannot be written (No such file"),
+        (["export", "run={spiking}", "out={folder}"], "cannot be written (Is a directory)"),
         (["export", "run={spiking}", "out=x.nir", "dt=0"], "must be a positive number"),
     ],
 )
-def test_bad_input_is_one_line(run, capsys, argv, said):
-    assert main([word.format(spiking=run) for word in argv]) == 2
+def test_bad_input_is_one_line(run, conv, tmp_path, capsys, argv, said):
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
+    assert main([word.format(spiking=run, conv=conv, folder=folder) for word in argv]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1

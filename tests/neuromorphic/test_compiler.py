@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from errors import UserError
-from neuromorphic import CompileError, CoreSpec, EventCore, LayerSpec, NetworkSpec, compile_encoder
+from neuromorphic import (
+    CompileError,
+    CoreSpec,
+    EventCore,
+    LayerSpec,
+    NetworkSpec,
+    QuantConfig,
+    compile_encoder,
+)
 from neuromorphic.compile import recompile
 from neuromorphic.report import draw_placement, placement_rows, placement_table
 
@@ -61,7 +69,7 @@ def test_tiles_cover_every_neuron_once_within_the_limits(name, core, request):
     spec = request.getfixturevalue(name)
     if core.name == "loihi1" and name == "nature":
         core = CoreSpec.loihi1(chips=2)
-    program = compile_encoder(spec, core)
+    program = compile_encoder(spec, core, QuantConfig(synapses=1))
     shapes = spec.shapes()
     owners = [np.zeros(shape, int) for shape in shapes[1:]]
     for tile in program.placement.tiles:
@@ -158,7 +166,9 @@ def test_fewer_cores_per_resource_when_limits_are_looser(der):
 def test_placement_is_deterministic_and_no_worse_than_the_snake(nature):
     from neuromorphic.placement import snake
 
-    one, two = (compile_encoder(nature, CoreSpec.loihi2()) for _ in range(2))
+    one, two = (
+        compile_encoder(nature, CoreSpec.loihi2(), QuantConfig(synapses=1)) for _ in range(2)
+    )
     np.testing.assert_array_equal(one.placement.routers, two.placement.routers)
 
     def cost(routers):
@@ -249,6 +259,49 @@ def test_table_and_picture(der, tmp_path):
     assert "8,768 neurons" in table
     rows = placement_rows(program)
     assert sum(row["neurons"] for row in rows) == 8768
-    for core in (CoreSpec.loihi1(), CoreSpec.ideal()):
-        draw_placement(compile_encoder(der, core), tmp_path / f"{core.name}.png")
+    # the last one's chips would make a picture wider than a file can be; one of them is in use
+    for core in (CoreSpec.loihi1(), CoreSpec.ideal(), CoreSpec.loihi2(chips=1000)):
+        figure = draw_placement(compile_encoder(der, core), tmp_path / f"{core.name}.png")
         assert (tmp_path / f"{core.name}.png").stat().st_size > 3000
+        # no word is cut off
+        inside = figure.get_tightbbox(figure.canvas.get_renderer())  # inches
+        assert inside.x0 >= 0
+        assert inside.y0 >= 0
+        assert (inside.max <= figure.get_size_inches()).all()
+
+
+def test_a_weight_has_as_many_synapses_as_the_core_can_do(der):
+    """Bit planes would drop bits plane by plane where a weight has two synapses."""
+    assert QuantConfig().synapses == 2
+    for core, most in ((CoreSpec.loihi1(), 1), (CoreSpec.loihi2(), 2), (CoreSpec.ideal(), 2)):
+        assert compile_encoder(der, core).network.config.synapses == most
+    with pytest.raises(CompileError, match=r"bit planes.*set synapses=1") as caught:
+        compile_encoder(der, CoreSpec.loihi1(), QuantConfig(synapses=2))
+    assert (caught.value.limit, caught.value.layer) == ("synapses of a weight", 1)
+    with pytest.raises(CompileError, match="bit planes"):
+        compile_encoder(compile_encoder(der).network, CoreSpec.loihi1())
+
+
+def test_the_highest_bit_plane_must_have_an_exponent():
+    """One input a neuron: weights so coarse that those of bit 7 need the exponent 8."""
+    pixel = LayerSpec("conv", np.ones((1, 1, 1, 1)), np.zeros(1), np.ones(1), np.ones(1),
+                      input_scale=1 / 255)  # fmt: skip
+    spec = NetworkSpec([pixel], (1, 4, 4))
+    assert compile_encoder(spec, CoreSpec.loihi2(), QuantConfig(synapses=1)).placement.tiles
+    with pytest.raises(CompileError, match=r"exponent 8 and a loihi1 core has -8\.\.7") as caught:
+        compile_encoder(spec, CoreSpec.loihi1())
+    assert caught.value.limit == "weight exponent"
+    two = LayerSpec("conv", np.ones((1, 1, 2, 2)), np.zeros(1), np.ones(1), np.ones(1),
+                    input_scale=1 / 255)  # fmt: skip
+    program = compile_encoder(NetworkSpec([two], (1, 4, 4)), CoreSpec.loihi1())
+    assert program.network.layers[0].stored_exponent + 7 <= 7
+    with pytest.raises(CompileError, match="weight exponent"):
+        recompile(program, NetworkSpec([replace(two, weight=[[[[1, 0], [0, 0]]]])], (1, 4, 4)))
+
+
+def test_an_ideal_core_has_no_chips():
+    assert CoreSpec.named("loihi1", 3).cores_in_all == 384
+    with pytest.raises(UserError, match="chips=3: core=ideal"):
+        CoreSpec.named("ideal", 3)
+    with pytest.raises(UserError, match="chips=0 must be"):
+        CoreSpec.named("loihi2", 0)

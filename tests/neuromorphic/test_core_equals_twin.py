@@ -191,7 +191,7 @@ def test_results_do_not_depend_on_what_ran_before():
 def test_the_core_spec_does_not_change_spikes(core):
     rng = np.random.default_rng(2)
     spec = random_network(rng, 2, True, 4)
-    assert_core_equals_twin(spec, random_frames(rng, spec, 3), QuantConfig(), core)
+    assert_core_equals_twin(spec, random_frames(rng, spec, 3), QuantConfig(synapses=1), core)
 
 
 def test_the_der_encoder_on_frames():

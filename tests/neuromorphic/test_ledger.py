@@ -1,9 +1,20 @@
 """The ledger: counts equal a walk over the raster, prices are honest about what they leave out."""
 
+import itertools
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from neuromorphic import CoreSpec, EventCore, LayerSpec, NetworkSpec, compile_encoder
+from neuromorphic import (
+    CoreSpec,
+    EventCore,
+    LayerSpec,
+    NetworkSpec,
+    QuantConfig,
+    compile_encoder,
+)
 from neuromorphic.ledger import Ledger
 from neuromorphic.prices import TABLES
 
@@ -64,7 +75,9 @@ def test_counts_equal_a_walk_over_all_events(small, core):
     frames[rng.random(frames.shape) < 0.7] = 0
     frames[1, 2:] = frames[1, 1]
     frames[2, 3] = 0
-    result = EventCore(compile_encoder(small, core)).run(frames, record=True)
+    result = EventCore(compile_encoder(small, core, QuantConfig(synapses=1))).run(
+        frames, record=True
+    )
     rasters = [result.layer_raster(i) for i in range(3)]
     bit_planes = not core.graded_input
     by_hand = count_by_hand(small, frames, rasters, bit_planes)
@@ -80,6 +93,51 @@ def test_counts_equal_a_walk_over_all_events(small, core):
     values = sum(int(v).bit_count() for v in frames.ravel()) if bit_planes else (frames > 0).sum()
     assert ledger["frame_event"] == values
     assert result.spikes.sum() == ledger["spike"] > 0
+
+
+@pytest.mark.parametrize(("core", "events"), [("loihi1", 2), ("loihi2", 1)])
+def test_golden_frame_events_of_two_cores_with_a_crop(core, events):
+    """Of 6 x 6 pixels the inner 4 x 4 are read, by two cores of 3 x 4 each; 3 is two bits."""
+    layer = LayerSpec("conv", np.ones((1, 1, 3, 3)), np.zeros(1), np.ones(1), np.ones(1),
+                      crop=(1, 1, 1, 1), input_scale=1 / 255)  # fmt: skip
+    spec = NetworkSpec([layer], (1, 6, 6), time_steps=2)
+    program = compile_encoder(spec, replace(CoreSpec.named(core), neurons=2))
+    assert len(program.placement.tiles) == 2
+    frames = np.full((2, 6, 6), 3, np.uint8)
+    frames[1, 1:5, 1:5] = 0  # the second frame lights the border alone
+    ledger = EventCore(program).run(frames).ledger
+    assert ledger["frame_event"] == 2 * 12 * events
+    assert dict(ledger.bill("loihi1").unpriced) == {"frame_event": 24 * events}
+    assert dict(ledger.bill("truenorth").unpriced) == {"frame_event": 24 * events}
+
+
+@pytest.mark.parametrize("name", ["loihi1", "loihi2"])
+def test_frame_events_equal_a_walk_over_the_cores(name):
+    """Overlapping tiles in space and channels, strides that skip, frames that change a little."""
+    rng = np.random.default_rng(4)
+    layer = LayerSpec("conv", rng.normal(size=(6, 2, 3, 2)), np.zeros(6), np.ones(6), np.ones(6),
+                      stride=(2, 3), padding=(1, 0), crop=(0, 2, 1, 0),
+                      input_scale=1 / 255)  # fmt: skip
+    spec = NetworkSpec([layer], (2, 13, 14))
+    program = compile_encoder(spec, replace(CoreSpec.named(name), neurons=16))
+    frames = rng.integers(0, 256, (3, 4, 2, 13, 14)).astype(np.uint8)
+    frames[rng.random(frames.shape) < 0.5] = 0
+    frames[1, 1:] = frames[1, :1]
+    frames[1, 2, :, 3:5] ^= 7
+    expected = 0
+    assert len({tile.channels for tile in program.placement.tiles}) > 1
+    for tile in program.placement.tiles:
+        read = set()
+        for y, x in itertools.product(range(*tile.y), range(*tile.x)):
+            for i, j in itertools.product(range(3), range(2)):
+                row, column = 2 * y - 1 + i, 3 * x + j
+                if 0 <= row < 11 and 0 <= column < 13:
+                    read.add((row, column + 1))
+        for row, column in read:
+            for value in frames[..., row, column].ravel():
+                expected += int(value).bit_count() if name == "loihi1" else int(value > 0)
+    result = EventCore(program).run(frames)
+    assert result.ledger["frame_event"] == expected
 
 
 def one_layer(**counts):
@@ -147,5 +205,5 @@ def test_ledgers_add_up(small):
 def test_every_price_has_source_and_grade():
     for table in TABLES.values():
         for price in table.prices.values():
-            assert price.source
+            assert re.search(r" (19|20)\d\d, ", price.source)  # a publication and its year
             assert price.picojoule > 0

@@ -52,7 +52,7 @@ def rasters(encoder, frames):
 
 
 @pytest.mark.parametrize(
-    "config", [QuantConfig(), QuantConfig(5, "layer", 0.5), QuantConfig(synapses=2)]
+    "config", [QuantConfig(synapses=1), QuantConfig(5, "layer", 0.5, synapses=1), QuantConfig()]
 )
 @pytest.mark.parametrize("dt", [1e-3, 0.7, 1e-9])
 def test_a_round_trip_gives_every_spike_back(network, tmp_path, config, dt):
@@ -136,6 +136,8 @@ def test_a_foreign_file_is_read_for_what_it_says(tmp_path):
     np.testing.assert_allclose(only.weight, [[0.5, 0.25], [1.0, -0.5], [0.05, 0.1]])
     with pytest.raises(UserError, match="time step; give dt="):
         import_nir(path)
+    one = import_nir(path, Defaults(dt=1e-3, quant=QuantConfig(synapses=1)))
+    assert (back.config.synapses, one.config.synapses) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +208,43 @@ def test_tampered_integers_are_noticed(network, tmp_path):
             import_nir(path)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "edit", "said"),
+    [
+        ("lif_1/v_threshold", lambda x: 10 * x, "layer 1: its v_threshold and the vth"),
+        ("lif_4/v_threshold", lambda x: 10 * x, "layer 4: its v_threshold and the vth"),
+        ("conv_1/bias", lambda x: x + 5, "layer 1: its bias and the bias_mantissa"),
+        ("dense_3/bias", lambda x: x + 1e300, "layer 3: its bias and the bias_mantissa"),
+        ("conv_1/weight", lambda x: 1.1 * x, "layer 1: its weight and the weight_levels"),
+        ("scale_1/scale", lambda x: 2 * x, "layer 1: its weight and the weight_levels"),
+        ("lif_1/r", lambda x: 3 * x, "node 'lif_1': its r and"),
+        ("lif_2/r", lambda x: 3 * x, "node 'lif_2': its r and"),  # leak 1: an IF node
+        ("lif_1/tau", lambda x: 2 * x, "node 'lif_1': its tau and"),
+        ("lif_1/metadata/dv", lambda x: 0 * x, "layer 1: its leak and the dv"),
+        ("lif_3/metadata/vth", lambda x: x + 1, "layer 3: its v_threshold and the vth"),
+        ("lif_3/metadata/bias_mantissa", lambda x: -x, "layer 3: its bias and the bias_mantissa"),
+        ("lif_3/metadata/bias_exponent", lambda x: x + 9, "layer 3: the bias_exponent"),
+        ("lif_3/metadata/scale", lambda x: 0 * x, "layer 3: the scale"),
+        ("lif_3/metadata/scale", lambda x: np.nan * x, "layer 3: the scale"),
+    ],
+)
+def test_a_file_edited_in_one_place_is_refused(network, tmp_path, dataset, edit, said):
+    # the last layer's threshold uses all 17 bits: ten times it must not pass for clipped
+    last = network.layers[-1]
+    far = LayerSpec("dense", last.weight, last.bias, last.leak, 100 * last.threshold)
+    spec = NetworkSpec([*network.layers[:-1], far], (2, 9, 9), time_steps=5)
+    path = tmp_path / "encoder.nir"
+    export_nir(spec, path)
+    import_nir(path)
+    with h5py.File(path, "r+") as file:
+        values = file[f"node/nodes/{dataset}"]
+        values[...] = edit(values[...])
+    with pytest.raises(UserError, match="disagree") as caught:
+        import_nir(path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_what_nir_cannot_say_is_refused(tmp_path):
     rng = np.random.default_rng(3)
     path = tmp_path / "x.nir"
@@ -216,7 +255,7 @@ def test_what_nir_cannot_say_is_refused(tmp_path):
     mixed = LayerSpec("conv", mixed.weight, mixed.bias, [1.0, 0.5], mixed.threshold)
     with pytest.raises(UserError, match="layer 1: NIR cannot mix"):
         export_nir(NetworkSpec([mixed], (1, 6, 6)), path)
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match=r"cannot be written \(No such file or directory\); choose"):
         export_nir(
             NetworkSpec([layer(rng, "conv", (2, 1, 2, 2))], (1, 6, 6)), tmp_path / "no" / "x.nir"
         )

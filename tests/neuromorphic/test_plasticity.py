@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from neuromorphic.lif import VTH_MAX
 from neuromorphic.plasticity import (
+    ELIGIBILITY_MAX,
     LEVEL_BITS,
     PlasticityConfig,
     PlasticReadout,
@@ -148,6 +150,48 @@ def test_learning_shows_in_the_ledger_with_its_price():
     unpriced = dict(bill.unpriced)
     assert unpriced["eligibility_update"] == ledger["eligibility_update"]
     assert "weight_update" in unpriced
+
+
+def test_a_saturated_membrane_wins_all_the_same():
+    """Two steps of 92,880 pass the threshold of 100,000 and the 24 bits of a membrane at once."""
+    synapses = PlasticSynapses(PlasticityConfig(rule="none"), np.full((1032, 1), 90.0))
+    readout = PlasticReadout(synapses, threshold=100_000)
+    assert readout.act(np.ones((2, 1032), bool), np.random.default_rng(0)) == 0
+    ledger = readout.ledger()
+    assert (ledger["spike"], ledger["membrane_saturation"]) == (1, 1)
+    # at the largest threshold of all only a clipped membrane is above it
+    highest = PlasticReadout(synapses, threshold=VTH_MAX)
+    highest.act(np.ones((3, 1032), bool), np.random.default_rng(0))
+    assert highest.ledger()["spike"] == 1
+
+
+def test_clipped_weights_and_eligibility_are_overflows_of_the_ledger():
+    config = PlasticityConfig(rule="rstdp", tau_plus=4096, a_plus=127.0, learning_rate=127.0)
+    synapses = PlasticSynapses(config, np.zeros((1, 2)))
+    readout = PlasticReadout(synapses, threshold=0)
+    both, one = np.array([True]), np.array([True, False])
+    while synapses.counts["eligibility_clip"] == 0:
+        before = synapses.eligibility[0, 0]
+        synapses.learn(both, one)
+    assert before < synapses.eligibility[0, 0] == ELIGIBILITY_MAX
+    assert synapses.counts["eligibility_clip"] == 1
+    assert readout.ledger().overflows == 1
+    readout.reward(127.0)
+    ledger = readout.ledger()
+    assert (ledger["weight_clip"], ledger["eligibility_clip"], ledger.overflows) == (1, 1, 2)
+    assert "weight_clip" not in dict(ledger.bill("loihi1").unpriced)  # an accident has no price
+
+
+def test_what_learning_does_beside_synapses_is_unpriced_and_counted():
+    """Losers reset, random drives and rewards: of 20 decisions of four steps and three actions."""
+    _, readout = train(0, trials=20)
+    ledger = readout.ledger()
+    unpriced = dict(ledger.bill("loihi1").unpriced)
+    assert ledger["spike"] > 0
+    assert unpriced["loser_reset"] == 2 * ledger["spike"]
+    assert 0.9 * 240 < unpriced["noise_drive"] <= 240  # a drive of 0 is none
+    assert unpriced["reward_signal"] == 20
+    assert set(unpriced) <= set(dict(ledger.bill("truenorth").unpriced))
 
 
 def test_the_same_seed_gives_the_same_weights_and_state_survives():

@@ -21,7 +21,9 @@ def dense(weight, bias=0.0, leak=0.9, threshold=1.0, **more):
 
 
 def test_golden_integers_of_a_small_layer():
-    layer = quantise_layer(dense([[1.0, -0.5]], bias=0.25, leak=0.75, threshold=2.0), 2, 1)
+    layer = quantise_layer(
+        dense([[1.0, -0.5]], bias=0.25, leak=0.75, threshold=2.0), 2, 1, QuantConfig(synapses=1)
+    )
     # the coarsest limits: weights 127 levels, threshold 17 bits, bias 13 bits << 7
     unit = 1.0 / layer.scale[0]
     assert layer.weight.tolist() == [[127, -64]]
@@ -47,7 +49,7 @@ def test_no_input_can_wrap_at_full_headroom(seed, x_max, scale, bits):
         rng.uniform(0, 1, out),
         10.0 ** rng.uniform(-2, 2, out),
     )
-    config = QuantConfig(bits, scale)
+    config = QuantConfig(bits, scale, synapses=1)
     # weights that vanish beside their threshold are refused, which another test is about
     assume(np.abs(spec.weight).max() > 0.3 * spec.threshold.max() / reads)
     layer = quantise_layer(spec, 1, x_max, config)
@@ -80,7 +82,7 @@ def test_two_synapses_are_what_a_chip_would_sum(bits):
     for mantissa in (coarse, fine):
         np.testing.assert_array_equal(store_mantissa(mantissa, bits), mantissa)
     x = rng.integers(0, 256, 40)
-    exponent = two.exponent - (8 - bits)  # of the stored mantissas
+    exponent = two.stored_exponent
     drive = synaptic_drive(coarse, exponent, x) + synaptic_drive(fine, exponent - bits, x, "sum")
     np.testing.assert_array_equal(drive, (two.weight.astype(np.int64) @ x) >> two.drop)
     exact = spec.weight / 255 @ x
@@ -90,11 +92,29 @@ def test_two_synapses_are_what_a_chip_would_sum(bits):
     assert two.bias.tolist() == [32] * 6  # half a unit: the mean of what is dropped
 
 
+@pytest.mark.parametrize("bits", [2, 5, 8])
+def test_bit_planes_lose_nothing_with_one_synapse(bits):
+    """Each plane's group at its own exponent, read as any emulator does, sums to q x."""
+    rng = np.random.default_rng(bits)
+    config = QuantConfig(bits, synapses=1)
+    layer = quantise_layer(dense(rng.normal(size=(6, 40)), input_scale=1 / 255), 1, 255, config)
+    x = rng.integers(0, 256, 40)
+    for reading in ("weight", "sum"):
+        drive = sum(
+            synaptic_drive(layer.mantissa, layer.stored_exponent + k, (x >> k) & 1, reading)
+            for k in range(8)
+        )
+        expected = (layer.weight.astype(np.int64) @ x) * 2.0**layer.level_exponent
+        np.testing.assert_array_equal(drive, expected)
+
+
 def test_channel_scales_use_all_levels_of_every_channel():
     weight = np.array([[1.0, -0.3], [0.001, 0.0004]])
-    per_channel = quantise_layer(dense(weight, threshold=[1.0, 0.001]), 2, 1)
-    per_layer = quantise_layer(
-        dense(weight, threshold=[1.0, 0.001]), 2, 1, QuantConfig(scale="layer")
+    per_channel, per_layer = (
+        quantise_layer(
+            dense(weight, threshold=[1.0, 0.001]), 2, 1, QuantConfig(scale=scale, synapses=1)
+        )
+        for scale in ("channel", "layer")
     )
     assert np.abs(per_channel.weight).max(1).tolist() == [127, 127]
     assert np.abs(per_layer.weight).max(1).tolist() == [127, 0]
@@ -196,7 +216,7 @@ def test_compensated_rounding_keeps_the_answer_to_smooth_images():
     images = np.stack([np.ones((5, 5)), x, y, 1 - x * y])  # [4, 5, 5]
     error = {}
     for rounding in ("nearest", "compensated"):
-        layer = quantise_layer(spec, 2, 1, QuantConfig(rounding=rounding))
+        layer = quantise_layer(spec, 2, 1, QuantConfig(rounding=rounding, synapses=1))
         unit = (layer.scale * 2.0 ** (layer.exponent + 1))[:, None, None, None]
         off = layer.weight - spec.weight / unit
         assert np.abs(off).max() < 1
