@@ -1,10 +1,11 @@
 """Judge trained runs.
 
     python evaluate.py run=runs/x [planner=reactive,beam,gumbel,shuffled,oracle] [episodes=30]
-        [depth=1,2,3] [simulations=2,8,16] [games=krull]
+        [depth=1,2,3] [simulations=2,8,16] [oracle_depth=5] [games=krull]
     python evaluate.py run=runs/x backend=torch,event_core [episodes=20] [core=loihi2]
         [neurobench=true]
     python evaluate.py run=runs/x explain=true [game=krull] [episodes=1] [moments=24]
+        [max_steps=2000]
     python evaluate.py compare=runs/a,runs/b [single=runs/c,runs/d] [baseline=a]
         [scale=human|single] [out=comparison]   # or compare='runs/x/*', compare=name=runs/a
 

@@ -196,15 +196,18 @@ class Agent:
         if self.backend is not None:
             self.backend.see(obs)
             network = self.backend.acting(self.learner.updates)
-        greedy = self.greedy(obs, self.game, network)
+        greedy = self.greedy(obs, self.game, network, explore=True)
         return np.where(random, actions, greedy)
 
     @torch.no_grad()
-    def greedy(self, obs: np.ndarray, game: int, network: QNetwork) -> np.ndarray:
-        """Greedy actions [N] of `network` in the game with this index."""
+    def greedy(
+        self, obs: np.ndarray, game: int, network: QNetwork, explore: bool = False
+    ) -> np.ndarray:
+        """Greedy actions [N] of `network` in the game with this index; `explore`: they are taken
+        in order to learn, so that a planner may add its own noise."""
         q = self.q_values(obs, game, network)
         if self.imagination.plans:
-            return self.imagination.plan(q, game).action.cpu().numpy()
+            return self.imagination.plan(q, game, explore).action.cpu().numpy()
         return masked_argmax(q, self.masks[game].expand_as(q)).cpu().numpy()
 
     def q_values(self, obs: np.ndarray, game: int, network: QNetwork) -> torch.Tensor:

@@ -26,7 +26,9 @@ class Imagination:
         config: values of the world model.
         planner: how it is searched before the agent acts; name=none: the agent reacts.
         agent: its `model`, `network`, `replay` and `latent` are read.
-        seed: integer, of the steps that are compared with real frames.
+        seed: integer, of the steps that are compared with real frames and of the Gumbel noise.
+
+    Both are drawn from `rng`, whose state the agent saves and restores.
     """
 
     def __init__(
@@ -70,10 +72,12 @@ class Imagination:
         unroll = make_unroll(sequences, m.unroll, m.targets, self.rng, self._pool)
         return sequences.window(n, self._pool), unroll
 
-    def plan(self, q: Tensor, game: int) -> PlanResult:
+    def plan(self, q: Tensor, game: int, explore: bool = False) -> PlanResult:
         """Search from the agent's `latent`, which it has just looked at; q [N, A] are its values
-        there."""
-        agent = self.agent
+        there. `explore`: it acts in order to learn, so that the Gumbel search draws its noise."""
+        agent, noise = self.agent, {}
+        if explore and self.planner.name == "gumbel":
+            noise["gumbel"] = self.rng.gumbel(size=tuple(q.shape))
         return search(
             self.planner,
             agent.latent,
@@ -82,6 +86,7 @@ class Imagination:
             agent.model,
             lambda latent: agent.values(latent, game, self.planner.memory),
             agent.learner.gamma(),
+            **noise,
         )
 
     @torch.no_grad()

@@ -1,16 +1,20 @@
 """What an agent was reminded of while it played: a page for whole episodes.
 
     python evaluate.py run=runs/x explain=true [game=krull] [episodes=1] [moments=24]
+        [max_steps=2000]
 
-Each episode is played by the evaluation policy. The page shows the learned and the remembered
-value of every action taken, how much the memory was trusted, the return that really followed, and
-for moments spread over the episode the frame beside the frames it was compared with.
+The episodes are the first of the run's own evaluations, seed for seed, played as those are: by
+`Agent.eval_policy`, its planner included, with the random actions of `agent.eval_epsilon`, up to
+`max_steps` agent steps. The page shows the learned and the remembered value of every action taken,
+how much the memory was trusted, the return that really followed, and for moments spread over the
+episode the frame beside the frames it was compared with.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -20,11 +24,13 @@ import numpy as np
 
 from agents.episodic.figure import Recall, draw_recall
 from agents.episodic.remember import RememberingAgent
-from envs import ProtocolConfig, Task, make_vector_env
 from errors import require
+from evaluation import lockstep
 from evaluation.page import STYLE
+from evaluation.planning import play_settings
 from evaluation.style import DPI, dress, look, new_figure
 
+KEYS = ("run", "explain", "game", "episodes", "moments", "max_steps")
 ROWS = 6  # recalls in one picture
 
 
@@ -39,31 +45,26 @@ class Played:
     capped: bool
 
 
-def play(
-    agent: RememberingAgent,
-    task: Task,
-    index: int,
-    protocol: ProtocolConfig,
-    seed: int,
-    max_steps: int,
-    full_actions: bool,
-) -> Played:
-    """One episode of the game with this index; the agent's state is left as it was."""
-    env = make_vector_env(task, protocol, 1, seed, training=False, full_actions=full_actions)
-    try:
-        env.reset()
-        recalls, rewards, score, over = [], [], 0.0, False
-        while not over and len(recalls) < max_steps:
-            obs = env.observations.copy()
-            recalls += agent.recalls(obs, index)
-            actions = np.array([recalls[-1].action])
-            _, reward, _, _, info = env.step(actions)
-            score += float(reward[0])
-            rewards.append(float(agent.reward(reward)[0]))
-            over = bool(info["episode_over"][0])
-    finally:
-        env.close()
-    return Played(task.name, recalls, np.array(rewards), score, not over)
+def play(agent: RememberingAgent, index: int, **settings: Any) -> list[Played]:
+    """Episodes of the game with this index, each action with what it was compared with.
+
+    settings: of `lockstep.play`, but for the policy. The agent's state is left as it was.
+    """
+
+    def choose(obs: np.ndarray, _cores: Sequence[Any]) -> np.ndarray:
+        return agent.eval_policy(obs, index)
+
+    result, courses = lockstep.play(**settings, choose=choose, record=True)
+    played = []
+    for i, course in enumerate(courses):
+        recalls: list[Recall] = []
+        for moment in course:
+            obs, action = moment.obs[None], np.array([moment.action])
+            recalls += agent.recalls(obs, agent.label(obs, index), actions=action)
+        rewards = agent.reward(np.array([m.reward for m in course], np.float32))
+        name, score, capped = settings["task"].name, result.returns[i], result.capped[i]
+        played.append(Played(name, recalls, rewards, float(score), bool(capped)))
+    return played
 
 
 def timeline(episode: Played, gamma: float, horizon: int) -> Any:
@@ -108,7 +109,7 @@ def page(episodes: list[Played], names: list[str], agent: RememberingAgent, mome
         f"<!doctype html><meta charset=utf-8><title>What it remembered</title><style>{STYLE}"
         f"</style><h1>What it remembered</h1><p class=faint>{len(agent.memory):,} entries "
         f"({escape(sizes)}), {c.neighbours} neighbours, controller {c.controller}. Left: the "
-        "present frame. Beside it: the nearest stored moments of the chosen action, with the "
+        "present frame. Beside it: the nearest stored moments of the action taken, with the "
         f"return that followed them, their weight, squared distance and age.</p>{''.join(parts)}"
     )
 
@@ -121,6 +122,12 @@ def _image(figure: Any) -> str:
 
 def main(run: Any, options: dict[str, str]) -> Path:
     """Play and write report/explain.html in the run's folder."""
+    for key in options:
+        require(key in KEYS, f"'{key}' is no key of explain=true; use {', '.join(KEYS)}")
+    require(
+        options["explain"] == "true",
+        f"explain={options['explain']}: use explain=true, or leave it out",
+    )
     agent, games = run.agent, list(run.sequence.games)
     require(
         isinstance(agent, RememberingAgent),
@@ -135,24 +142,22 @@ def main(run: Any, options: dict[str, str]) -> Path:
         text = options.get(name, str(numbers[name]))
         require(text.isdecimal() and int(text) > 0, f"{name}={text} must be a positive number")
         numbers[name] = int(text)
-    settings = run.evaluator_settings()
-    played = [
-        play(
-            agent,
-            run.sequence.game_task(game),
-            games.index(game),
-            settings["protocol"],
-            settings["seed"] + episode,
-            numbers["max_steps"],
-            settings["full_actions"],
-        )
-        for game in chosen
-        for episode in range(numbers["episodes"])
-    ]
+    if agent.config.noisy:
+        agent.acting_network.quiet()
+    seed = run.evaluator_settings()["seed"]
+    played = []
+    for game in chosen:
+        settings = play_settings(run, game)
+        settings["max_steps"] = min(settings["max_steps"], numbers["max_steps"])
+        settings |= {"episodes": numbers["episodes"], "seed": seed}
+        played += play(agent, games.index(game), **settings)
     for episode in played:
         print(f"{episode.game}: return {episode.score:g} in {len(episode.recalls)} agent steps")
     target = run.path / "report" / "explain.html"
     target.parent.mkdir(exist_ok=True)
-    target.write_text(page(played, games, agent, numbers["moments"]))
+    names = games  # of the tasks that entries belong to
+    if agent.contexts is not None:
+        names = [f"context {i}" for i in range(len(agent.masks))]
+    target.write_text(page(played, names, agent, numbers["moments"]))
     print(f"page: {target}")
     return target

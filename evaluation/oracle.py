@@ -1,7 +1,8 @@
 """The world model that makes no error: the emulator itself, saved and brought back.
 
 With it any planner shows how far a perfect model would get; what is left to reacting is the
-planner's own error, what is missing to a learned model that model's. A "latent" is the number of a
+planner's own error, what is missing to a learned model that model's. How evaluation/planning.py
+searches with it, and why not as with a learned model, is said there. A "latent" is the number of a
 saved moment, so that the same searches run on it.
 """
 

@@ -2,11 +2,18 @@
 
     python evaluate.py run=runs/x [planner=reactive,beam,gumbel,shuffled,oracle] [episodes=30]
         [depth=1,2,3] [simulations=2,8,16] [width=4] [branch=4] [share=1] [gain=0] [games=..]
+        [oracle_depth=5] [oracle_width=18] [oracle_branch=1] [oracle_gain=0.3] [oracle_episodes=10]
 
 Variants: `reactive`; `beam` at each depth; `gumbel` with each number of simulations; and three
 controls: depth 0, which must choose exactly as `reactive`; `shuffled`, a beam whose model is told
 another action than the one it judges; `oracle`, a beam whose model is the emulator itself. Equal
-seeds: episode i starts alike for all. Written into the run's folder: report/planning.json and .png,
+seeds: episode i starts alike for all.
+
+The oracle searches in its own way, by the keys `oracle_*`: width >= A and branch = 1 make its beam
+a rollout, every action followed by the agent's own greedy policy (Tesauro & Galperin 1996).
+Rollouts compare real rewards, of which a model without error has `depth` steps, while a narrow and
+shallow beam mostly compares the agent's values; and a bar, `gain`, keeps the noise of neighbouring
+values from overriding. Written into the run's folder: report/planning.json and .png,
 report/thought_<game>.png, a section of report/report.html; TensorBoard scalars under `planning/`.
 """
 
@@ -35,8 +42,12 @@ from evaluation.lockstep import Moment, play
 from evaluation.statistics import aggregate, probability_of_improvement
 
 KEYS = ("run", "step", "planner", "games", "episodes", "depth", "simulations", "width", "branch",
-        "considered", "share", "gain", "oracle_episodes", "seed")  # fmt: skip
+        "considered", "share", "gain", "oracle_depth", "oracle_width", "oracle_branch",
+        "oracle_gain", "oracle_episodes", "seed")  # fmt: skip
 KINDS = ("reactive", "beam", "gumbel", "shuffled", "oracle")
+# Of the oracle's beam. On RoadRunner these lift 3,800 to 9,900 and override a tenth of the choices;
+# depth 2, width 4, branch 4, gain 0 overrides nearly all and loses. [measured]
+ORACLE = PlannerConfig(name="beam", depth=5, width=18, branch=1, gain=0.3)
 PROBE_EPISODES, PROBE_STEPS = 6, 400  # of the reactive policy, for the model's errors
 HORIZON = 5  # steps over which the model's errors are measured
 
@@ -116,8 +127,13 @@ class Contest:
         return choose
 
 
-def variants(kinds: Sequence[str], base: PlannerConfig, depths: Sequence[int],
-             simulations: Sequence[int]) -> list[Variant]:  # fmt: skip
+def variants(
+    kinds: Sequence[str],
+    base: PlannerConfig,
+    depths: Sequence[int],
+    simulations: Sequence[int],
+    oracle: PlannerConfig = ORACLE,
+) -> list[Variant]:
     """All that is played, `reactive` first."""
     out = [Variant("reactive", replace(base, name="none"))]
     beam, middle = replace(base, name="beam"), depths[len(depths) // 2]
@@ -130,7 +146,7 @@ def variants(kinds: Sequence[str], base: PlannerConfig, depths: Sequence[int],
     if "shuffled" in kinds:
         out.append(Variant(f"shuffled_depth{middle}", replace(beam, depth=middle), "shuffled"))
     if "oracle" in kinds:
-        out.append(Variant(f"oracle_depth{middle}", replace(beam, depth=middle), "oracle"))
+        out.append(Variant(f"oracle_depth{oracle.depth}", oracle, "oracle"))
     return out
 
 
@@ -144,7 +160,8 @@ def compare_planners(
 ) -> dict:
     """The whole comparison as plain data. run: a `training.loading.LoadedRun`."""
     agent = run.agent
-    agent.acting_network.quiet()
+    if agent.config.noisy:
+        agent.acting_network.quiet()
     contest = Contest(agent)
     settings = run.evaluator_settings(episodes=episodes)
     settings["num_envs"] = min(8, episodes)
@@ -198,7 +215,8 @@ def _settings(config: PlannerConfig) -> dict:
     return {"planner": config.name} | {k: getattr(config, k) for k in keys[config.name]}
 
 
-def _play_settings(run: Any, game: str) -> dict[str, Any]:
+def play_settings(run: Any, game: str) -> dict[str, Any]:
+    """Arguments of `lockstep.play` under which a game is evaluated, but for episodes and seed."""
     settings = run.evaluator_settings()
     return {
         "task": run.sequence.game_task(game),
@@ -214,7 +232,7 @@ def _oracle(
 ) -> EvalResult:
     from evaluation.oracle import OracleModel, OraclePlayer
 
-    settings = _play_settings(run, game)
+    settings = play_settings(run, game)
     task, protocol = settings["task"], settings["protocol"]
     require(task.rom != "catch", "planner=oracle needs an emulator, which catch has not")
     actions = make_action_set(task.rom, protocol, settings["full_actions"])
@@ -230,7 +248,7 @@ def _oracle(
 
 def _probe(contest: Contest, run: Any, game: str, seed: int) -> list[list[Moment]]:
     """Courses of reactive episodes, cut after PROBE_STEPS."""
-    settings = _play_settings(run, game)
+    settings = play_settings(run, game)
     settings["max_steps"] = min(settings["max_steps"], PROBE_STEPS)
     index = run.sequence.games.index(game)
     reactive = Variant("reactive", PlannerConfig())
@@ -243,7 +261,8 @@ def _probe(contest: Contest, run: Any, game: str, seed: int) -> list[list[Moment
 
 @torch.no_grad()
 def model_errors(agent: Agent, game: int, courses: Sequence[Sequence[Moment]]) -> dict:
-    """Mean absolute errors k = 1..5 steps ahead along real courses.
+    """Mean absolute errors k = 1..5 steps ahead along real courses of the game with this index,
+    which the agent without labels takes for the context that their screens are nearest to.
 
     reward: of the clipped reward, beside always saying its mean; value: of max_a q in return units,
     beside taking the present moment for the later one; both also for the shuffled model. Where
@@ -253,6 +272,7 @@ def model_errors(agent: Agent, game: int, courses: Sequence[Sequence[Moment]]) -
     """
     if agent.model is None:
         return {}
+    context = agent.label(np.stack([m.obs for course in courses for m in course]), game)
     latents, starts = [], []
     for course in courses:
         obs = np.stack([m.obs for m in course])
@@ -273,8 +293,8 @@ def model_errors(agent: Agent, game: int, courses: Sequence[Sequence[Moment]]) -
     action = torch.tensor([m.action for course in courses for m in course], device=every.device)
     reward = torch.tensor([m.reward for course in courses for m in course], device=every.device)
     reward = reward.clamp(-1, 1)
-    value = agent.values(every, game).amax(1)
-    models = {"learned": agent.model, "shuffled": ShuffledModel(agent.model, agent.masks[game])}
+    value = agent.values(every, context).amax(1)
+    models = {"learned": agent.model, "shuffled": ShuffledModel(agent.model, agent.masks[context])}
     out: dict[str, Any] = {"moments": len(starts), "reward_mean": float(reward.mean())}
     constant = [float((reward[at + k] - reward.mean()).abs().mean()) for k in range(HORIZON)]
     stays = [float((value[at + k + 1] - value[at]).abs().mean()) for k in range(HORIZON)]
@@ -288,7 +308,7 @@ def model_errors(agent: Agent, game: int, courses: Sequence[Sequence[Moment]]) -
             rewards.append(float(wrong.abs().mean()))
             spread = float((reward[at + k] - reward.mean()).square().mean())
             explained.append(1 - float(wrong.square().mean()) / spread if spread else 0.0)
-            ahead = agent.values(latent, game).amax(1)
+            ahead = agent.values(latent, context).amax(1)
             values.append(float((ahead - value[at + k + 1]).abs().mean()))
         out[name] = {"reward": rewards, "value": values, "reward_explained": explained}
     return out
@@ -381,6 +401,14 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
         **{k: _number(options, k) for k in ("width", "branch", "considered") if k in options},
         **{k: _number(options, k, float) for k in ("share", "gain") if k in options},
     )
+    oracle = replace(
+        ORACLE,
+        **{
+            key: _number(options, f"oracle_{key}", kind)
+            for key, kind in {"depth": int, "width": int, "branch": int, "gain": float}.items()
+            if f"oracle_{key}" in options
+        },
+    )
     depths = [_number({"depth": d}, "depth") for d in options.get("depth", "1,2,3").split(",")]
     simulations = [
         _number({"simulations": n}, "simulations")
@@ -390,7 +418,7 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     oracle_episodes = (
         _number(options, "oracle_episodes") if "oracle_episodes" in options else min(10, episodes)
     )
-    chosen = variants(kinds, base, depths, simulations)
+    chosen = variants(kinds, base, depths, simulations, oracle)
     seed = _number(options, "seed") if "seed" in options else None
     report = compare_planners(run, chosen, games, episodes, oracle_episodes, seed)
     courses, contest = report.pop("courses"), report.pop("contest")

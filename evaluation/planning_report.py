@@ -13,6 +13,7 @@ from evaluation.report import planning_rows
 from evaluation.style import PALETTE, dress, new_figure, short
 
 THOUGHTS = 3  # moments of a game whose search is drawn
+REMINDED = 3  # steps ahead for which the stored moment is shown that it reminds of
 SHOWN = 4  # children of a node that are drawn, best first
 
 
@@ -56,16 +57,19 @@ def write_figures(
     chosen: Sequence,
     folder: Path,
 ) -> dict[str, Any]:
-    """planning.png, and thought_<game>.png where a beam was played; name -> Figure."""
+    """planning.png, and thought_<game>.png of one search: the first beam that looks further than a
+    step ahead, without one the Gumbel search with most simulations. name -> Figure."""
     figures = {"planning": draw_differences(report)}
     if any(row["model_errors"] for row in report["games"].values()):
         figures["model_errors"] = draw_errors(report)
-    searches = [v for v in chosen if v.model == "learned" and v.planner.depth > 1]
-    beams = [v for v in searches if v.planner.name == "beam"]
-    if beams:
+    searches = [v for v in chosen if v.model == "learned"]
+    beams = [v for v in searches if v.planner.name == "beam" and v.planner.depth > 1]
+    gumbels = [v for v in searches if v.planner.name == "gumbel" and v.planner.simulations > 0]
+    shown = beams[:1] or sorted(gumbels, key=lambda v: v.planner.simulations)[-1:]
+    for variant in shown:
         for game, course in courses.items():
             index = run.sequence.games.index(game)
-            figures[f"thought_{game}"] = draw_thoughts(contest, beams[0], game, index, course)
+            figures[f"thought_{game}"] = draw_thoughts(contest, variant, game, index, course)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png")
     return figures
@@ -131,14 +135,15 @@ def draw_thoughts(contest: Any, variant: Any, game: str, index: int, course: Seq
     for row, at in enumerate(picked):
         obs = moments[at].obs
         q, found = contest.decide(variant, obs[None], index)
+        label = contest.agent.label(obs[None], index)
         left, right = figure.add_subplot(grid[row, 0]), figure.add_subplot(grid[row, 1])
         left.imshow(obs[-1], cmap="gray", vmin=0, vmax=255)
         left.set_axis_off()
-        own = int(q[0].masked_fill(~contest.agent.masks[index], -np.inf).argmax())
+        own = int(q[0].masked_fill(~contest.agent.masks[label], -np.inf).argmax())
         left.set_title(f"reacts {own}, plans {int(found.action[0])}", fontsize=9)
         best = draw_tree(right, found.tree)
         if hasattr(contest.agent, "reminded"):
-            frames = contest.agent.reminded(found.tree.latent[0, best], index)
+            frames = contest.agent.reminded(found.tree.latent[0, best[:REMINDED]], label)
             bottom, top = right.get_ylim()
             right.set_ylim(bottom + 0.5 * (bottom - top), top)  # room below the tree
             for i, frame in enumerate(frames):

@@ -3,7 +3,8 @@
 HNSW cannot delete. A key that moves or goes leaves a dead node behind, which a search filters
 out; when the dead outnumber the living, the graph is built anew, at about 50 microseconds a key
 in one go. So a write is cheap on average and now and then stops the program for seconds, which
-is why `auto` never chooses this index.
+is why `auto` never chooses this index, and why NEC, whose every update moves the keys of a whole
+batch's neighbours, is refused it (training/config.py).
 """
 
 from __future__ import annotations
@@ -29,6 +30,22 @@ class HnswIndex:
         graph.hnsw.efConstruction = BUILD
         return graph
 
+    @staticmethod
+    def _add(graph: faiss.IndexHNSWFlat, keys: np.ndarray) -> None:
+        """Insert keys [N,D], always in the same way.
+
+        A node's level is random, and faiss does not save its generator: it is set anew by the
+        number of nodes, so that a restored graph goes on as the saved one. And of several threads
+        the quicker one decides on the edges.
+        """
+        graph.hnsw.rng = faiss.RandomGenerator(graph.ntotal)
+        threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        try:
+            graph.add(keys)
+        finally:
+            faiss.omp_set_num_threads(threads)
+
     def put(self, slots: np.ndarray, groups: np.ndarray) -> None:
         """Insert slots [N] into groups [N], or move those present, by their keys as of now."""
         slots, last = np.unique(slots[::-1], return_index=True)
@@ -37,7 +54,7 @@ class HnswIndex:
             mine = slots[groups == group].astype(np.int32)
             self._kill(mine)
             first = self.graphs[group].ntotal
-            self.graphs[group].add(self.keys[mine])
+            self._add(self.graphs[group], self.keys[mine])
             self.slots[group] = np.append(self.slots[group], mine)
             self.node[mine] = np.arange(first, first + len(mine))
             self.group[mine] = group
@@ -45,7 +62,7 @@ class HnswIndex:
             alive = names[names >= 0]
             if len(names) - len(alive) > max(len(alive), 256):
                 self.graphs[group] = self._graph()
-                self.graphs[group].add(self.keys[alive])
+                self._add(self.graphs[group], self.keys[alive])
                 self.slots[group] = alive
                 self.node[alive] = np.arange(len(alive))
 

@@ -10,7 +10,7 @@ from memory.episodic import Moments
 
 
 class Recall(NamedTuple):
-    """One observation, its chosen action, and the k entries that spoke for it, nearest first."""
+    """One observation, the action taken, and the k entries that spoke for it, nearest first."""
 
     frame: np.ndarray  # uint8 [84,84]
     action: int

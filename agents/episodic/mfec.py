@@ -30,8 +30,11 @@ class NoLearner:
     updates = 0
     anneal_from = 0
 
-    def __init__(self, network: nn.Module) -> None:
-        self.target = network
+    def __init__(self, network: nn.Module, gamma: float) -> None:
+        self.target, self._gamma = network, gamma
+
+    def gamma(self) -> float:
+        return self._gamma
 
     def state_dict(self) -> dict:
         return {}
@@ -46,7 +49,7 @@ class MfecAgent(RememberingAgent):
     def build(self, encoder: EncoderConfig, actions: int, cuda_graph: bool) -> None:
         rng = torch.Generator().manual_seed(self.seeds["init"])
         self.network = FrameProjection(self.memory_config.key_dim, rng).to(self.device)
-        self.learner = NoLearner(self.network)
+        self.learner = NoLearner(self.network, self.memory_config.gamma)
 
     def encode(self, obs: Tensor, network: nn.Module) -> tuple[Tensor, np.ndarray | None]:
         return network(obs), None

@@ -64,8 +64,10 @@ class MixedAgent(RememberingAgent):
         read = self.memory.read(keys, np.zeros(len(keys), np.int64), game, exact=False,
                                 recall=False)  # fmt: skip
         out: list[np.ndarray | None] = []
-        for indices, weights in zip(read.indices, read.weights):  # [A, p]
-            best = np.unravel_index(np.where(indices >= 0, weights, -1).argmax(), indices.shape)
+        for indices, distances in zip(read.indices, read.distances):  # [A, p]
+            # Not by weight: weights add up to 1 for each action, so that an action's only entry
+            # has all of it however far away it is.
+            best = np.unravel_index(distances.argmin(), indices.shape)
             ref = self.memory.moments(indices[best][None]).refs
             obs, there = self.replay.observations(np.where(indices[best] >= 0, ref, -1))
             out.append(obs[0, -1] if there.any() else None)

@@ -17,14 +17,13 @@ NAMES = ("hits", "confidence", "action_confidence", "nearest", "age")
 
 
 class Monitor:
-    """`games` is the number of games, by which the ages of recalled moments are told apart."""
-
-    def __init__(self, games: int) -> None:
+    def __init__(self) -> None:
         self.means = dict.fromkeys((*NAMES, "audit", "other_game"), float("nan"))
-        self.games = games
 
-    def saw(self, read: EpisodicRead, action: np.ndarray, memory: EpisodicMemory) -> None:
-        """A decision: what was read, and the actions [N] that were taken."""
+    def saw(
+        self, read: EpisodicRead, action: np.ndarray, memory: EpisodicMemory, game: int
+    ) -> None:
+        """A decision in `game`: what was read, and the actions [N] that were taken."""
         rows = np.arange(len(action))
         slots, weights = read.indices[rows, action], read.weights[rows, action]  # [N,p]
         known = memory.moments(slots)
@@ -36,8 +35,7 @@ class Monitor:
         }
         if mass > 0:
             own["age"] = float((weights * known.ages).sum() / mass)
-            newest = known.tasks[:, :1].max()
-            own["other_game"] = float((weights * (known.tasks != newest)).sum() / mass)
+            own["other_game"] = float((weights * (known.tasks != game)).sum() / mass)
             nearest = read.distances[rows, action, 0]
             own["nearest"] = float(nearest[np.isfinite(nearest)].mean())
         self._follow(own, RATE)

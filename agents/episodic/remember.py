@@ -62,7 +62,7 @@ class RememberingAgent(Agent):
             unit_keys=True,
         )
         self.trails = Trails(self.config.num_envs, c.horizon)
-        self.monitor = Monitor(games)
+        self.monitor = Monitor()
         self.probes = Probes(games)
         self._moment: Moment | None = None  # of the observations that `act` was given last
         self._obs: np.ndarray | None = None
@@ -141,7 +141,7 @@ class RememberingAgent(Agent):
         assert moment is not None, "observe() follows act()"
         rows = np.arange(len(action))
         self._vector_steps += 1
-        self.monitor.saw(moment.read, action, self.memory)
+        self.monitor.saw(moment.read, action, self.memory, self.game)
         steps = Step(
             moment.keys,
             moment.hashes,
@@ -218,13 +218,19 @@ class RememberingAgent(Agent):
             | self.probes.scalars(self)
         )
 
-    def recalls(self, obs: np.ndarray, game: int, count: int = 5) -> list[Recall]:
-        """For each of obs [B,...] what the best action was compared with; changes nothing."""
+    def recalls(
+        self, obs: np.ndarray, game: int, count: int = 5, actions: np.ndarray | None = None
+    ) -> list[Recall]:
+        """For each of obs [B,...] what its action was compared with; changes nothing.
+
+        actions: [B] that were taken; by default the best ones by the agent's values.
+        """
         moment = self.look(obs, game, self.acting_network, recall=False)
-        allowed = self.allowed[game]
-        best = allowed[moment.q[:, allowed].argmax(1)]
+        if actions is None:
+            allowed = self.allowed[game]
+            actions = allowed[moment.q[:, allowed].argmax(1)]
         out = []
-        for b, action in enumerate(best):
+        for b, action in enumerate(actions):
             slots = moment.read.indices[b, action][:count]
             slots = slots[slots >= 0]
             known = self.memory.moments(slots)

@@ -31,10 +31,15 @@ def search(
     root_q: Tensor,
     mask: Tensor,
     *args: Any,
+    **kwargs: Any,
 ) -> PlanResult:
     """`plan`, as far as the configuration trusts it: mixed with the agent's own values by `share`,
-    and acted on only where it gains at least `gain` over the reactive choice."""
-    found = plan(config, root, root_q, mask, *args)
+    and acted on only where it gains at least `gain` over the reactive choice.
+
+    Both go by values. With share below 1 or a gain, noise of the Gumbel search therefore only has a
+    say in which actions are searched, and none in the last choice among them.
+    """
+    found = plan(config, root, root_q, mask, *args, **kwargs)
     q, action = found.q, found.action
     own = root_q.masked_fill(~mask, -torch.inf)
     if config.share < 1.0:

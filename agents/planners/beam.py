@@ -8,6 +8,10 @@ exploits errors of the model less than a hard maximum does. All actions are trie
 it the `width` best moments of each level, by the return on the way there and their value, are
 thought on from, each with its `branch` best actions. A moment that is not keeps V(s).
 
+With width >= A and branch = 1 it is a rollout: every action is tried once, and the agent's own
+greedy policy follows (Tesauro & Galperin 1996, "On-line policy improvement using Monte-Carlo
+search").
+
 Shapes: B moments, A actions, M nodes of a level, L latent width.
 """
 

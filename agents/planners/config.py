@@ -11,8 +11,10 @@ PLANNERS = ("none", "beam", "gumbel")
 
 @dataclass(frozen=True)
 class PlannerConfig:
-    """`depth`, `width` and `branch` concern the beam; `simulations` to `prior_temperature` the
-    Gumbel search."""
+    """`depth`, `width` and `branch` concern the beam: with width >= A and branch = 1 it is a
+    rollout of every action (agents/planners/beam.py). `simulations` to `prior_temperature` concern
+    the Gumbel search, which explores by Gumbel noise of its root where the agent acts to learn, and
+    has none at an evaluation."""
 
     name: str = "none"  # none | beam | gumbel
     depth: int = 2  # imagined agent steps; 0 is the reactive choice

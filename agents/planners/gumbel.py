@@ -3,7 +3,9 @@ planning with Gumbel"), as in mctx.
 
 The root's `considered` best actions by g + logits are searched by sequential halving: in each of
 ceil(log2 m) phases they get the same number of simulations, then the better half by
-g + logits + sigma(q) goes on. Below, argmax softmax(logits + sigma(q)) - N / (1 + sum N) is
+g + logits + sigma(q) goes on. g is drawn anew for each decision made to learn from: the m actions
+are then a sample of the prior without replacement, and what is played explores. An evaluation has
+g = 0. Below, argmax softmax(logits + sigma(q)) - N / (1 + sum N) is
 followed, and a simulation ends with the first moment that was not imagined before, valued by
 V(s) = max_a q(s, a). Actions that were not tried have the value v_mix.
 
@@ -135,7 +137,7 @@ def plan(
     """Search with `config.simulations` imagined moments.
 
     root [B, L], root_q [B, A] of the agent, mask [B, A] bool: actions that exist; gumbel [B, A]:
-    noise of the root, None for none (evaluation).
+    standard Gumbel noise of the root, None for none (evaluation).
     """
     root_q = root_q.masked_fill(~mask, -torch.inf)
     if config.simulations == 0:

@@ -10,8 +10,10 @@ from agents.encoders import EncoderConfig
 from agents.episodic import MemoryConfig, make_agent
 from agents.episodic.arbiter import Arbiter
 from agents.episodic.keys import state_hashes
+from agents.episodic.monitor import Monitor
 from agents.episodic.trails import Step, Trails, n_step_return
 from errors import UserError
+from memory.recall import EpisodicRead
 
 ENVS, ACTIONS = 2, 3
 
@@ -298,6 +300,49 @@ def test_recall_shows_frames_of_the_moments():
     assert recall.frames
     assert any(f is not None and (world.frames == f).all((1, 2)).any() for f in recall.frames)
     assert set(agent.figures()) == {"memory/recall"}
+
+
+def test_an_imagined_moment_reminds_of_the_nearest_one():
+    """Weights add up to 1 for each action: a far entry that is its action's only one has all."""
+    agent, world = agent_of("mix"), World()
+    play(agent, world, 30)
+    far, near = 0, 2
+    frames, there = agent.replay.observations(agent.memory.moments([far, near]).refs)
+    assert there.all()
+    assert (frames[0, -1] != frames[1, -1]).any()
+    indices = np.array([[[far, -1, -1], [near, 4, -1], [-1, -1, -1]]])
+    distances = np.array([[[0.9, np.inf, np.inf], [0.1, 0.2, np.inf], [np.inf] * 3]], np.float32)
+    weights = np.array([[[1, 0, 0], [0.7, 0.3, 0], [0, 0, 0]]], np.float32)
+    none, latent = np.zeros((1, ACTIONS)), torch.zeros(1, agent.network.encoder.latent_dim)
+    read = EpisodicRead(none, none[0, :1], indices, weights, distances, none, none > 0)
+    agent.memory.read = lambda *args, **kwargs: read
+    (frame,) = agent.reminded(latent, 0)
+    assert np.array_equal(frame, frames[1, -1])
+    nothing = np.full_like(indices, -1), np.zeros_like(weights), np.full_like(distances, np.inf)
+    read = read._replace(indices=nothing[0], weights=nothing[1], distances=nothing[2])
+    assert agent.reminded(latent, 0) == [None]
+
+
+def test_moments_of_a_later_game_are_those_of_another():
+    agent, world = agent_of("mfec"), World()
+    agent.begin_task(1)
+    play(agent, world, 30)
+    assert agent.diagnostics()["memory/recalled_other_game"] == 0.0
+    agent.end_task(world.obs())
+    agent.begin_task(0)
+    agent.monitor = Monitor()
+    play(agent, world, 1)  # nothing of this game is stored yet
+    assert agent.diagnostics()["memory/recalled_other_game"] == 1.0
+
+
+def test_recalls_are_of_the_actions_that_were_taken():
+    agent, world = agent_of("mfec"), World()
+    play(agent, world, 60)
+    taken = np.array([2, 1])
+    recalls = agent.recalls(world.obs(), 0, actions=taken)
+    assert [r.action for r in recalls] == taken.tolist()
+    for recall in recalls:
+        assert (recall.known.actions == recall.action).all()
 
 
 def test_hashes_tell_states_apart_by_a_single_pixel():

@@ -1,13 +1,19 @@
 """Planners on worlds that can be worked out by hand, and against exact search."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from agents import planners
+from agents.agent import Agent
+from agents.config import AgentConfig
+from agents.encoders import EncoderConfig
+from agents.imagination import Imagination
 from agents.planners import PlannerConfig
 from agents.planners.gumbel import completed_q, prior_logits, rounds, sigma
-from agents.world_model import ModelStep
+from agents.world_model import ModelStep, WorldModelConfig
 from errors import UserError
 
 
@@ -34,16 +40,19 @@ class TableModel:
         return torch.nn.functional.one_hot(torch.as_tensor(state), len(self.following)).float()
 
 
-def search(config, model, state, q, gamma=0.9, mask=None):
+def search(config, model, state, q, gamma=0.9, mask=None, **more):
     """Plan from states [B] with the value table q [S, A]."""
     q = torch.as_tensor(q, dtype=torch.float32)
     root = model.one_hot(state)
     mask = torch.ones(len(root), q.shape[1], dtype=torch.bool) if mask is None else mask
 
-    def value_fn(latent):
-        return q[latent.argmax(1)].masked_fill(~mask[0], -torch.inf)
+    table = q
 
-    return planners.search(config, root, q[torch.as_tensor(state)], mask, model, value_fn, gamma)
+    def value_fn(latent):
+        return table[latent.argmax(1)].masked_fill(~mask[0], -torch.inf)
+
+    q = q[torch.as_tensor(state)]
+    return planners.search(config, root, q, mask, model, value_fn, gamma, **more)
 
 
 def beam(**values):
@@ -89,6 +98,18 @@ def test_a_wide_beam_is_the_exact_search(depth):
         model, q = random_world(seed)
         result = search(beam(depth=depth, width=9, branch=3), model, np.arange(12), q)
         torch.testing.assert_close(result.q, exact(model, q, 0.9, depth))
+
+
+def test_a_beam_of_one_branch_is_a_rollout_of_every_action():
+    model, q = random_world(6)
+    result = search(beam(depth=4, width=18, branch=1), model, np.arange(12), q)
+    assert model.nodes == 12 * 3 * 4
+    greedy, state = torch.as_tensor(q).argmax(1), model.following  # [12, 3] after the first action
+    for depth in range(1, 4):
+        level = slice(3 * depth, 3 * depth + 3)
+        by_action = result.tree.latent[:, level].argmax(2).sort(1).values
+        state = model.following[state, greedy[state]]
+        assert torch.equal(by_action, state.sort(1).values)
 
 
 def test_beam_by_hand():
@@ -217,6 +238,89 @@ def test_gumbel_finds_the_best_arm_of_a_bandit():
     # The prior has its say in sigma's scale, so that not every arm is the best one.
     assert hits >= 48
     assert prior_hits < 40
+
+
+def test_gumbel_noise_chooses_the_actions_that_are_searched():
+    model, q = random_world(7, actions=5)
+    root, config = np.arange(12), gumbel(simulations=4, considered=2)
+    noise = np.random.default_rng(0).gumbel(size=(12, 5))
+    result = search(config, model, root, q, gumbel=noise)
+    first = prior_logits(q, 1.0) + noise
+    for b in root:
+        searched = result.tree.action[b][result.tree.parent[b] == -1]
+        assert set(searched.tolist()) == set(np.argsort(-first[b])[:2].tolist())
+    still = search(config, model, root, q)
+    assert torch.equal(still.action, search(config, model, root, q, gumbel=0 * noise).action)
+    assert (still.action != result.action).any()
+
+
+def imagination(planner):
+    """An agent that stands in state 0 of a world of five actions which are all alike."""
+    model = TableModel(np.zeros((2, 5), int), np.zeros((2, 5)))
+    agent = SimpleNamespace(
+        latent=model.one_hot(np.zeros(64, int)),
+        masks=torch.tensor([[True, True, True, True, False]]),
+        model=model,
+        learner=SimpleNamespace(gamma=lambda: 0.9),
+        values=lambda latent, game, memory: torch.zeros(len(latent), 5),
+    )
+    return Imagination(WorldModelConfig(), planner, agent, seed=3)
+
+
+def test_noise_is_drawn_where_the_agent_acts_to_learn():
+    q, config = torch.zeros(64, 5), gumbel(simulations=4, considered=2)
+    one, other = imagination(config), imagination(config)
+    calm = one.plan(q, 0).action
+    assert (calm == calm[0]).all()
+    assert one.rng.bit_generator.state == other.rng.bit_generator.state  # evaluation draws nothing
+    lively = one.plan(q, 0, explore=True).action
+    assert set(lively.tolist()) == {0, 1, 2, 3}  # equal moments, other actions; never one missing
+    assert torch.equal(other.plan(q, 0, explore=True).action, lively)
+    other.rng.bit_generator.state = one.rng.bit_generator.state
+    again = one.plan(q, 0, explore=True).action
+    assert not torch.equal(again, lively)
+    assert torch.equal(other.plan(q, 0, explore=True).action, again)
+    beamed = imagination(beam(depth=1))
+    state = beamed.rng.bit_generator.state
+    beamed.plan(q, 0, explore=True)
+    assert beamed.rng.bit_generator.state == state
+
+
+def test_an_agent_draws_noise_in_acting_alone_and_goes_on_the_same_when_restored():
+    config = AgentConfig(
+        num_envs=4,
+        hidden=8,
+        batch_size=8,
+        learn_start=8,
+        epsilon_start=0.0,
+        epsilon_end=0.0,
+        replay_capacity=400,
+    )
+    agent, other = (
+        Agent(
+            config,
+            EncoderConfig(kind="conv"),
+            np.ones((1, 5), bool),
+            total_steps=100,
+            seed=3,
+            world_model=WorldModelConfig(True, hidden=16),
+            planner=gumbel(simulations=4, considered=2),
+        )
+        for _ in range(2)
+    )
+    agent.begin_task(0)
+    agent.steps = 8  # it has begun to learn, and so to ask its network
+    obs = np.random.default_rng(0).integers(0, 256, (4, 4, 84, 84), np.uint8)
+    state = agent.imagination.rng.bit_generator.state
+    judged = [agent.eval_policy(obs, 0).tolist() for _ in range(8)]
+    assert all(actions == judged[0] for actions in judged)
+    assert agent.imagination.rng.bit_generator.state == state
+    played = [agent.act(obs).tolist() for _ in range(8)]
+    assert any(actions != played[0] for actions in played)
+    other.load_state_dict(agent.state_dict())
+    assert [agent.act(obs).tolist() for _ in range(8)] == [
+        other.act(obs).tolist() for _ in range(8)
+    ]
 
 
 def test_planning_beats_reacting_where_the_values_are_rough():

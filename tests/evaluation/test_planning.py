@@ -14,10 +14,12 @@ from agents.planners import PlannerConfig
 from agents.world_model import ModelStep
 from envs import PROTOCOLS, Task, make_action_set
 from errors import UserError
+from evaluation import planning
 from evaluation.evaluator import Evaluator
 from evaluation.lockstep import Moment, play
 from evaluation.oracle import OracleModel
-from evaluation.planning import ShuffledModel, main, model_errors, variants
+from evaluation.planning import Contest, ShuffledModel, main, model_errors, variants
+from evaluation.planning_report import write_figures
 from tests.test_command_line import TINY
 from training.loading import load_run
 from training.telemetry import WALL_CLOCK_FIELDS
@@ -66,20 +68,24 @@ def test_planners_are_compared_on_the_same_episodes(run, capsys):
     report = json.loads((run / "report" / "planning.json").read_text())
     rows = report["games"]["krull"]["variants"]
     names = ["reactive", "beam_depth0", "beam_depth1", "beam_depth2", "gumbel_4",
-             "shuffled_depth2", "oracle_depth2"]  # fmt: skip
+             "shuffled_depth2", "oracle_depth5"]  # fmt: skip
     assert list(rows) == names
     assert rows["beam_depth0"]["returns"] == rows["reactive"]["returns"]
     assert rows["beam_depth0"]["override"] == 0
     assert rows["beam_depth2"]["override"] > 0  # an untrained model disagrees somewhere
-    assert len(rows["oracle_depth2"]["returns"]) == 2
+    assert len(rows["oracle_depth5"]["returns"]) == 2
+    assert report["variants"]["oracle_depth5"] == {
+        "model": "oracle", "planner": "beam", "depth": 5, "width": 18, "branch": 1, "share": 1.0,
+        "gain": 0.3,
+    }  # fmt: skip
     errors = report["games"]["krull"]["model_errors"]
     assert len(errors["learned"]["value"]) == 5
     assert all(share <= 1 for share in errors["learned"]["reward_explained"])
-    assert set(report["overall"]) == set(names) - {"oracle_depth2"}
+    assert set(report["overall"]) == set(names) - {"oracle_depth5"}
     for picture in ("planning", "model_errors", "thought_krull"):
         assert (run / "report" / f"{picture}.png").stat().st_size > 10_000
     page = (run / "report" / "report.html").read_text()
-    assert "krull, oracle_depth2" in page
+    assert "krull, oracle_depth5" in page
     assert all(f'alt="{name}"' in page for name in ("forgetting", "planning", "thought_krull"))
     board = EventAccumulator(str(run / "planning"))
     board.Reload()
@@ -96,6 +102,13 @@ def test_an_agent_without_a_model_can_still_be_judged(run):
     assert "krull, reactive" in (run / "report" / "report.html").read_text()
     with pytest.raises(UserError, match="world_model=latent"):
         main(loaded, {"planner": "beam"})
+
+
+def test_an_agent_without_a_q_network_can_still_be_judged(tmp_path):
+    folder = tmp_path / "run"
+    assert train.main([*TINY, "agent=mfec", "sequence.games=[catch]", f"run={folder}"]) == 0
+    report = main(load_run(folder), {"planner": "reactive", "episodes": "2"})
+    assert len(report["games"]["catch"]["variants"]["reactive"]["returns"]) == 2
 
 
 def test_share_of_the_rewards_that_is_foreseen(run):
@@ -123,6 +136,44 @@ def test_share_of_the_rewards_that_is_foreseen(run):
     assert errors["learned"]["reward_explained"] == pytest.approx([0.0] * 5, abs=1e-6)
 
 
+def test_errors_are_judged_in_the_agents_own_context(run, monkeypatch):
+    agent, rng, asked = load_run(run).agent, np.random.default_rng(0), set()
+    course = [Moment(rng.integers(0, 256, (4, 84, 84), np.uint8), 0, 0.0, False) for _ in range(9)]
+    values = agent.values
+    monkeypatch.setattr(agent, "label", lambda obs, game: 1)
+    monkeypatch.setattr(agent, "values", lambda x, game: asked.add(game) or values(x, game))
+    model_errors(agent, 0, [course])
+    assert asked == {1}
+
+
+def test_a_gumbel_search_is_drawn_where_no_beam_was_played(run, tmp_path):
+    loaded, rng = load_run(run), np.random.default_rng(0)
+    course = [Moment(rng.integers(0, 256, (4, 84, 84), np.uint8), 0, 0.0, False) for _ in range(9)]
+    rows = {"variants": {"reactive": {"mean": 0.0}}, "model_errors": {}}
+    for kinds, drawn in ((["gumbel"], "gumbel_8"), (["gumbel", "beam"], "beam_depth2")):
+        chosen = variants(kinds, PlannerConfig(), [1, 2], [8, 2])
+        report, contest = {"games": {"krull": rows}}, Contest(loaded.agent)
+        figures = write_figures(loaded, report, {"krull": [course]}, contest, chosen, tmp_path)
+        assert list(figures) == ["planning", "thought_krull"]
+        titles = [axes.get_title() for axes in figures["thought_krull"].axes]
+        assert any(drawn in title for title in titles)
+
+
+def test_the_oracle_has_settings_of_its_own(run, monkeypatch):
+    played = []
+    monkeypatch.setattr(planning, "compare_planners", lambda run, chosen, *_: played.append(chosen))
+    words = {"planner": "oracle", "depth": "1", "width": "3", "gain": "0.7", "share": "0.5"}
+    own = {"oracle_depth": "2", "oracle_width": "4", "oracle_branch": "3", "oracle_gain": "0"}
+    for options in (words, words | own):
+        with pytest.raises(AttributeError):  # there is no report
+            main(load_run(run), options)
+    first, second = (chosen[-1] for chosen in played)
+    assert first.name == "oracle_depth5"
+    assert first.planner == PlannerConfig("beam", depth=5, width=18, branch=1, gain=0.3)
+    assert second.name == "oracle_depth2"
+    assert second.planner == PlannerConfig("beam", depth=2, width=4, branch=3, gain=0.0)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -130,6 +181,7 @@ def test_share_of_the_rewards_that_is_foreseen(run):
         (["depth=x"], "depth=x"),
         (["games=pong"], "games=pong"),
         (["colour=red"], "colour"),
+        (["planner=oracle", "oracle_gain=x"], "oracle_gain=x"),
     ],
 )
 def test_bad_words_are_answered_in_one_line(run, capsys, words, message):
@@ -195,5 +247,5 @@ def test_shuffled_actions_are_never_the_asked_ones(run):
 def test_variants_start_with_reactive():
     names = [v.name for v in variants(("beam", "oracle"), PlannerConfig(), [1, 2, 3], [4])]
     assert names == [
-        "reactive", "beam_depth0", "beam_depth1", "beam_depth2", "beam_depth3", "oracle_depth2",
+        "reactive", "beam_depth0", "beam_depth1", "beam_depth2", "beam_depth3", "oracle_depth5",
     ]  # fmt: skip

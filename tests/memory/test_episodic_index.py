@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import faiss
 import numpy as np
 import pytest
 
@@ -154,6 +155,43 @@ def test_restored_index_goes_on_identically(kind):
         np.testing.assert_array_equal(got, want)
 
 
+def test_a_restored_graph_grows_on_identically():
+    """Levels of later nodes too, of which faiss does not save the generator."""
+    keys, zeros = walk(np.random.default_rng(7), 3000), np.zeros(3000, np.int64)
+    first, second = HnswIndex(keys, 1), HnswIndex(keys, 1)
+    first.put(np.arange(1000), zeros[:1000])
+    second.load_state_dict(first.state_dict())
+    graphs = []
+    for index in (first, second):
+        index.put(np.arange(1000, 3000), zeros[:2000])
+        graphs.append(faiss.serialize_index(index.graphs[0]))
+    np.testing.assert_array_equal(*graphs)
+    levels = faiss.vector_to_array(first.graphs[0].hnsw.levels)
+    assert (levels > 1).mean() == pytest.approx(1 / 16, abs=0.02)  # as HNSW wants it
+
+
+def test_a_graph_grows_by_one_thread(monkeypatch):
+    """Of several threads the quicker one decides on the edges."""
+    used, add = [], faiss.IndexHNSWFlat.add
+
+    def watched(graph, keys):
+        used.append(faiss.omp_get_max_threads())
+        add(graph, keys)
+
+    monkeypatch.setattr(faiss.IndexHNSWFlat, "add", watched)
+    keys, zeros = walk(np.random.default_rng(8), 300), np.zeros(300, np.int64)
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(2)
+    try:
+        index = HnswIndex(keys, 1)
+        for _ in range(3):  # the last of them builds the graph anew
+            index.put(np.arange(300), zeros)
+        assert faiss.omp_get_max_threads() == 2
+    finally:
+        faiss.omp_set_num_threads(before)
+    assert used == [1] * 4
+
+
 def test_forgetting_is_exact_beyond_one_queue():
     """More entries than the queue of victims and its buffer hold, recalled in random order."""
     rng = np.random.default_rng(4)
@@ -175,7 +213,7 @@ import hashlib, numpy as np, torch
 from memory.episodic import EpisodicMemory
 rng = np.random.default_rng(5)
 keys = rng.normal(size=(4000, 16)).astype(np.float32)
-for index in ("flat", "ivf"):
+for index in ("flat", "ivf", "hnsw"):
     memory = EpisodicMemory(3000, 16, 2, 20, index=index)
     memory.write(keys, rng.integers(2, size=4000), rng.normal(size=4000), np.arange(4000), 0)
     read = memory.read(keys[:32])
@@ -193,4 +231,4 @@ def test_results_do_not_depend_on_thread_count():
         for threads in ("1", "2")
     ]  # fmt: skip
     assert outputs[0] == outputs[1]
-    assert len(outputs[0].split()) == 2
+    assert len(outputs[0].split()) == 3

@@ -1,0 +1,83 @@
+"""The page of what an agent was reminded of: whose choices it shows, and bad words."""
+
+import numpy as np
+import pytest
+
+import evaluate
+import train
+from evaluation.evaluator import Evaluator
+from evaluation.explain import play
+from evaluation.planning import play_settings
+from tests.test_command_line import TINY
+from training.loading import load_run
+
+EPISODES = 4
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short run of an agent with a memory and a planner, whose evaluations are half random."""
+    folder = tmp_path_factory.mktemp("explain") / "run"
+    words = ["agent=episodic", "world_model=latent", "planner=beam", "planner.depth=1"]
+    words += ["sequence.games=[catch]", "agent.updates_per_step=0.25", "agent.eval_epsilon=0.5"]
+    assert train.main([*TINY, *words, f"run={folder}"]) == 0
+    return folder
+
+
+def played(loaded, **changes):
+    settings = play_settings(loaded, "catch") | {"max_steps": 11, "episodes": EPISODES}
+    settings["seed"] = loaded.evaluator_settings()["seed"]
+    return play(loaded.agent, 0, **(settings | changes))
+
+
+def test_it_plays_what_an_evaluation_plays(run):
+    """Episode for episode and action for action, planner and random actions included."""
+    loaded = load_run(run, with_replay=True)
+    episodes, agent, seen = played(loaded), loaded.agent, []
+
+    def policy(obs, game):
+        return agent.eval_policy(obs, game.index)
+
+    settings = loaded.evaluator_settings(episodes=EPISODES, max_steps=11, num_envs=1)
+    evaluator = Evaluator(**settings)
+    watch = lambda obs, game: seen.extend(obs[:, -1].copy())  # noqa: E731
+    result = evaluator.evaluate_all(policy, watch=watch)["catch"]
+    evaluator.close()
+    assert [e.score for e in episodes] == result.returns.tolist()
+    shown = [recall.frame for episode in episodes for recall in episode.recalls]
+    assert np.array_equal(shown, seen)
+
+
+def test_planned_and_random_actions_are_shown(run):
+    loaded = load_run(run, with_replay=True)
+    agent = loaded.agent
+    for planned in (1, 2):
+        agent.eval_policy = lambda obs, game, action=planned: np.full(len(obs), action)
+        actions = [r.action for e in played(loaded, epsilon=0.0) for r in e.recalls]
+        assert set(actions) == {planned}
+    actions = [r.action for e in played(loaded) for r in e.recalls]
+    assert len(set(actions)) > 1  # half of them at random
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["explain=false"], "explain=false"),
+        (["explain=true", "colour=red"], "'colour' is no key"),
+        (["explain=true", "depth=3"], "'depth' is no key"),
+        (["explain=true", "moments=0"], "moments=0"),
+    ],
+)
+def test_bad_words_are_answered_in_one_line(run, capsys, words, message):
+    assert evaluate.main([f"run={run}", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (run / "report" / "explain.html").exists()
+
+
+def test_a_page_is_written(run):
+    words = [f"run={run}", "explain=true", "episodes=2", "moments=2", "max_steps=4"]
+    assert evaluate.main(words) == 0
+    page = (run / "report" / "explain.html").read_text()
+    assert page.count("stopped after 4 agent steps") == 2
