@@ -36,10 +36,12 @@ class AgentConfig:
     noisy: bool = False  # factorised noisy linear layers instead of epsilon (Fortunato 2018)
     noisy_sigma: float = 0.5  # sigma_0 of the noisy layers
     hidden: int = 256  # units of each stream's hidden layer
-    # Layer normalisation of that layer (Ba 2016; for value learning Lyle 2024, 2402.18762). Without
-    # it four of five of its units were dormant within 2k steps on Boxing, with it one of
-    # twenty. [measured, seed 104]
-    normalise: bool = True
+    # Layer normalisation of that layer (Ba 2016; for value learning Lyle 2024, 2402.18762). It keeps
+    # alive units that otherwise go dormant within 2k steps (Boxing, size nature: four of five; one
+    # of twenty with it, size der), and RoadRunner leaves its first plateau sooner (conv, seed 111:
+    # 1,995 against 865 after 20k steps), but neither Krull at 100k nor quickstart ended higher.
+    # [measured, seeds 100 to 112]
+    normalise: bool = False
 
     # -- optimisation -------------------------------------------------------------------------
     learning_rate: float = 1e-4  # Adam step size (3e-4 stalls on RoadRunner)

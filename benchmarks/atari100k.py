@@ -5,11 +5,12 @@
     python benchmarks/atari100k.py train --variants self_prediction
 
 `self_prediction` learns a world model beside the values (SPR's loss among its own) and acts without
-it: what the loss alone does for the reactive agent. Its folders are called <game>-<encoder>-
-self_prediction-s<seed>.
+it: what the loss alone does for the reactive agent. `normalised` has layer normalisation in the
+head. Folders: <game>-<encoder>-<variant>-s<seed>, without the variant for `reactive`.
 
-Both commands may be given on different machines, and training goes on where it was stopped. The
-score of a run is the mean of its last evaluation, made with the final weights.
+Both commands may be given on different machines, and training goes on where it was stopped: what
+was recorded elsewhere stays recorded. The score of a run is the mean of its last evaluation, made
+with the final weights.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ PUBLISHED = ("DER", "DrQ_eps", "SPR")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "reactive": (),
     "self_prediction": ("world_model=latent",),
+    "normalised": ("agent.normalise=true",),
 }
+RESULT = ROOT / "benchmarks" / "results" / "atari100k.json"
 
 
 def train(args: argparse.Namespace) -> None:
@@ -79,8 +82,8 @@ def published() -> dict[str, dict[str, float]]:
 
 
 def collect(args: argparse.Namespace) -> None:
-    """Read every finished run and write one JSON."""
-    runs, manifest = [], {}
+    """Add every finished run to the JSON."""
+    runs = []
     for folder in sorted(p.parent for p in RUNS.glob("*/metrics.jsonl")):
         lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
         evals = [x for x in lines if x["kind"] == "eval"]
@@ -112,6 +115,11 @@ def collect(args: argparse.Namespace) -> None:
                 "commit": manifest["commit"],
             }
         )
+    names = ("game", "encoder", "variant", "seed")
+    found = {tuple(r[k] for k in names) for r in runs}
+    recorded = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []
+    runs += [r for r in recorded if tuple(r[k] for k in names) not in found]
+    runs.sort(key=lambda r: tuple(r[k] for k in names))
     table = {}
     for game in GAMES:
         row: dict[str, object] = {"published": published()[game]}
@@ -126,12 +134,11 @@ def collect(args: argparse.Namespace) -> None:
     result = {
         "command": "python benchmarks/atari100k.py train && python benchmarks/atari100k.py collect",
         "what": "return at 100k agent steps (400k frames), single game, reactive, without and with "
-        "the self-prediction loss",
+        "the self-prediction loss; normalised: with layer normalisation in the head",
         "table": table,
         "runs": runs,
     }
-    path = ROOT / "benchmarks" / "results" / "atari100k.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
     for game, row in table.items():
         print(game, json.dumps(row))
 

@@ -63,25 +63,23 @@ def throughput() -> str:
 
 def atari100k() -> str:
     result = load("atari100k")
+    labels = {
+        "": "`reactive`",
+        "self_prediction": "with self-prediction",
+        "normalised": "with normalisation",
+    }
     rows = []
-    kinds = [k for k in next(iter(result["table"].values())) if k != "published"]
-    kinds = [k for k in kinds if any(row[k] for row in result["table"].values())]
     for game, row in result["table"].items():
-        ours = []
-        for kind in kinds:
-            cell = row[kind]
-            ours.append(
-                f"{cell['mean']:,.1f} ({', '.join(f'{s:,.1f}' for s in cell['seeds'])})"
-                if cell
-                else "-"
-            )
-        rows.append([game, *ours, *(f"{v:,.1f}" for v in row["published"].values())])
+        for variant, label in labels.items():
+            cells = [row.get(f"{encoder} {variant}".strip()) for encoder in ("conv", "spiking")]
+            if any(cells):
+                ours = [", ".join(f"{s:,.1f}" for s in c["seeds"]) if c else "-" for c in cells]
+                rows.append([game, label, *ours, *(f"{v:,.1f}" for v in row["published"].values())])
     published = [
         name.replace("_eps", "(eps)") for name in next(iter(result["table"].values()))["published"]
     ]
-    names = [f"{'`reactive` ' if ' ' not in k else ''}{k.replace('_', '-')} (seeds)" for k in kinds]
-    head = ["return at 100k agent steps", *names]
-    return markdown([*head, *published], rows) + source("atari100k", result)
+    head = ["return at 100k agent steps", "agent", "conv (each seed)", "spiking", *published]
+    return markdown(head, rows) + source("atari100k", result)
 
 
 def encoder() -> str:

@@ -77,11 +77,7 @@ def test_effective_rank_by_hand():
 
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "hidden"])
 def test_redo_wakes_a_dead_unit_and_changes_no_value(encoder, layer):
-    # Normalised units see each other, so that there no value stays exactly what it was.
-    agent = make(
-        f"encoder={encoder}", "plasticity=redo", "plasticity.every=1", "plasticity.tau=0",
-        f"agent.normalise={layer != 'hidden'}",
-    )  # fmt: skip
+    agent = make(f"encoder={encoder}", "plasticity=redo", "plasticity.every=1", "plasticity.tau=0")
     own = units(agent, layer)
     bias = own.incoming[1].parameter
     with torch.no_grad():  # unit 2 never fires
@@ -107,10 +103,7 @@ def test_redo_wakes_a_dead_unit_and_changes_no_value(encoder, layer):
 
 @pytest.mark.parametrize("layer", ["conv2", "hidden"])
 def test_a_new_unit_adds_nothing_through_the_noise_of_its_outgoing_weights(layer):
-    agent = make(
-        "agent.noisy=true", "agent.epsilon_end=0", "plasticity=redo", "encoder=conv",
-        "agent.normalise=false",
-    )  # fmt: skip
+    agent = make("agent.noisy=true", "agent.epsilon_end=0", "plasticity=redo", "encoder=conv")
     own = units(agent, layer)
     obs = agent.plasticity._observations(np.random.default_rng(0))
     loud = agent.network(obs).q.detach()
