@@ -45,8 +45,8 @@ KEYS = ("run", "step", "planner", "games", "episodes", "depth", "simulations", "
         "considered", "share", "gain", "oracle_depth", "oracle_width", "oracle_branch",
         "oracle_gain", "oracle_episodes", "seed")  # fmt: skip
 KINDS = ("reactive", "beam", "gumbel", "shuffled", "oracle")
-# Of the oracle's beam. On RoadRunner (seed 112, 20k steps) these lift 3,800 to 9,900, a tenth overridden;
-# depth 2, width 4, branch 4, gain 0 overrides nearly all and loses. [measured]
+# Of the oracle's beam. On RoadRunner (seed 112, 20k steps) these lift 3,800 to 9,900 and override
+# one choice in ten; depth 2, width 4, branch 4, gain 0 overrides nearly all and loses. [measured]
 ORACLE = PlannerConfig(name="beam", depth=5, width=18, branch=1, gain=0.3)
 PROBE_EPISODES, PROBE_STEPS = 6, 400  # of the reactive policy, for the model's errors
 HORIZON = 5  # steps over which the model's errors are measured
