@@ -36,11 +36,11 @@ class AgentConfig:
     noisy: bool = False  # factorised noisy linear layers instead of epsilon (Fortunato 2018)
     noisy_sigma: float = 0.5  # sigma_0 of the noisy layers
     hidden: int = 256  # units of each stream's hidden layer
-    # Layer normalisation of that layer (Ba 2016; for value learning Lyle 2024, 2402.18762). It keeps
-    # alive units that otherwise go dormant within 2k steps (Boxing, size nature: four of five; one
-    # of twenty with it, size der), and RoadRunner leaves its first plateau sooner (conv, seed 111:
-    # 1,995 against 865 after 20k steps), but neither Krull at 100k nor quickstart ended higher.
-    # [measured, seeds 100 to 112]
+    # Layer normalisation of that layer (Ba 2016; for value learning Lyle 2024, 2402.18762). It
+    # keeps units alive (RoadRunner, conv: half of them dormant after 5k steps without, one in
+    # eleven with it) and leaves that game's first plateau sooner (865 and 1,995 after 20k steps),
+    # but neither RoadRunner and Krull at 100k nor quickstart ended higher. [measured, seeds 111, 0,
+    # 100]
     normalise: bool = False
 
     # -- optimisation -------------------------------------------------------------------------

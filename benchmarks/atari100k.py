@@ -108,6 +108,7 @@ def collect(args: argparse.Namespace) -> None:
                 "curve": [[x["step"], float(np.mean(x["returns"]))] for x in evals],
                 "agent_steps_per_s": float(np.median(rates)) if rates else None,
                 "epsilon_spread": agent.get("epsilon_spread", 1.0),  # 1 before the key was there
+                "normalise": agent.get("normalise", False),
                 "command": manifest["command"],
                 "device": manifest["device"],
                 "machine": manifest["machine"],

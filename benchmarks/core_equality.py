@@ -5,7 +5,7 @@
 Every spike of every layer and time step is compared, and overflow counts with them. Frames come
 from random play of several games, every fourth decision, so that no frame is used twice. Without
 --run the DER-size encoder is a new one; with it, the one that acts in that run (and its games are
-played). Writes benchmarks/results/core_equality.json.
+played). Writes benchmarks/results/core_equality.json, with --run core_equality_trained.json.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def main() -> None:
         "equal": all(t["total"][key] == 0 for t in tables.values() for key in DIFFER),
         "synapses": tables,
     }
-    path = ROOT / "benchmarks" / "results" / "core_equality.json"
+    name = "core_equality_trained" if given.run else "core_equality"
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
     print("equal:", report["equal"])
 

@@ -212,6 +212,13 @@ def planning() -> str:
     return markdown(PLANNING, rows) + source("planning", result)
 
 
+def planning_oracle() -> str:
+    """Agents of one game each, reacting and with the emulator as their model."""
+    result = load("planning_oracle")
+    rows = [row for run in result["runs"] for row in planning_rows(run)]
+    return markdown(PLANNING, rows) + source("planning_oracle", result)
+
+
 def planning_100k() -> str:
     """Agents of one game each, after 100k agent steps."""
     result = load("planning_100k")
@@ -421,8 +428,8 @@ def core_peers() -> str:
     return markdown(head, rows) + note + source("core_peers", result)
 
 
-def core_equality() -> str:
-    result = load("core_equality")
+def core_equality(name: str = "core_equality") -> str:
+    result = load(name)
     keys = ("frames", "spikes", "spikes_that_differ", "latents_that_differ")
     rows = [
         [synapses, game, *(f"{row[key]:,}" for key in keys)]
@@ -430,7 +437,7 @@ def core_equality() -> str:
         for game, row in (*table["games"].items(), ("all", table["total"]))
     ]
     head = ["8-bit synapses a weight", "game", "frames", "spikes", "differ", "latents that differ"]
-    return markdown(head, rows) + source("core_equality", result)
+    return markdown(head, rows) + source(name, result)
 
 
 def core_return() -> str:
@@ -539,12 +546,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "engram_cost": engram_cost,
     "planning": planning,
     "planning_again": planning_again,
+    "planning_oracle": planning_oracle,
     "planning_100k": planning_100k,
     "planning_times": planning_times,
     "world_model_cost": world_model_cost,
     "event_core": event_core,
     "core_peers": core_peers,
     "core_equality": core_equality,
+    "core_equality_trained": lambda: core_equality("core_equality_trained"),
     "core_return": core_return,
     "plastic_readout": plastic_readout,
     "episodic": episodic,
