@@ -40,6 +40,12 @@ def main(argv: Sequence[str]) -> int:
             "the same command again; the last checkpoint is intact",
             file=sys.stderr,
         )
+    except KeyboardInterrupt:  # before and after training, or a second time while it is saved
+        print(
+            "interrupted: the same command with the run's run= goes on from its last checkpoint",
+            file=sys.stderr,
+        )
+        return 128 + signal.SIGINT
     return 2
 
 
@@ -74,7 +80,7 @@ def train(argv: Sequence[str]) -> int:
     sequence = config.sequence.tasks()
     device = choose_device(config.device.name)
     configure_threads(config.device.learner_threads)
-    folder = RunFolder(config)
+    folder = RunFolder(config, argv)
     folder.write_manifest(config, device, sequence.games)
     print(f"{folder.path}: {describe(sequence, device)}", flush=True)
     agent = build_agent(config, device)

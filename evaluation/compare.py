@@ -4,8 +4,10 @@
 `compare` takes folders of runs, wildcards, folders that hold runs, and name=path. Runs whose
 configurations differ in nothing but the seed are one method. `single` names runs on one game each:
 the references of intransigence and forward transfer; runs on one game among runs on several are
-taken as such by themselves. `baseline` is the method that the others are compared with (else the
-first). `scale=single` divides each game's score by what is reached on that game alone.
+taken as such by themselves. A method is judged by the references of its own agent; without any, by
+those given where they are all of one agent. `baseline` is the method that the others are compared
+with (else the first). `scale=single` divides each game's score by what the first method's agent, or
+the one in its place, reaches on that game alone.
 
 R runs (seeds) of a method, G games.
 """
@@ -22,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from errors import require
-from evaluation.methods import Run, differences, find, group, read
+from evaluation.methods import Run, agent_of, differences, find, group, read
 from evaluation.metrics import ContinualMetrics, Curve, continual_metrics
 from evaluation.statistics import Interval, interquartile_mean, probability_of_improvement
 from evaluation.style import short
@@ -30,6 +32,7 @@ from evaluation.style import short
 FIGURES = ("average", "forgetting", "forward_transfer", "intransigence")
 LOWER_IS_BETTER = ("forgetting", "intransigence")
 KEYS = ("compare", "single", "baseline", "scale", "out")
+Alone = Mapping[str, Mapping[int, Curve]]  # game -> seed -> curve of a run on this game alone
 
 
 class Figure(NamedTuple):
@@ -52,6 +55,7 @@ class Method:
     metrics: tuple[ContinualMetrics, ...]
     figures: dict[str, Figure | None]  # of FIGURES
     costs: dict[str, float | None]  # means of Run.costs
+    alone: dict[str, float]  # game -> last score of the single-task runs it is judged by, scaled
     improvement: Interval | None = None  # P(better than the baseline); None for itself
     improvement_known: bool = False  # whether its interval says anything: two seeds on both sides
 
@@ -66,7 +70,7 @@ class Comparison:
     games: tuple[str, ...]
     scale: str  # human: 0 = random, 1 = human; single: 0 = random, 1 = the game trained alone
     methods: tuple[Method, ...]  # the baseline first
-    alone: dict[str, float]  # game -> last score of its single-task runs, scaled
+    alone: dict[str, float]  # that of the first method
     references: tuple[str, ...]  # folders of the single-task runs
     notes: list[str] = field(default_factory=list)  # what a reader has to know
 
@@ -97,7 +101,8 @@ def compare(
     """Judge runs, given as (name or None, folder).
 
     Raises:
-        UserError: nothing finished, runs of different games, or a method that is not there.
+        UserError: nothing finished, runs of different games, a method that is not there, or two
+            single-task runs of which either could be meant.
     """
     require(scale in ("human", "single"), f"scale={scale}: use human or single")
     notes: list[str] = []
@@ -118,7 +123,9 @@ def compare(
             f"{run.path} has games {', '.join(run.log.games)}; {loaded[0].path} has "
             f"{', '.join(games)}: compare runs of one sequence",
         )
-    alone, curves_alone = _references(references, games)
+    groups = _baseline_first(group(loaded), baseline)
+    judged_by = _judged_by(groups, _references(references, games), notes)
+    alone = _last_scores(judged_by[next(iter(groups))])
     divisors = dict.fromkeys(games, 1.0)
     if scale == "single":
         missing = [g for g in games if g not in alone]
@@ -130,17 +137,15 @@ def compare(
         for game in (g for g in games if g not in divisors):
             notes.append(f"{game} is left out: trained alone it does not get above random")
         require(bool(divisors), "no game is above random when trained alone: use scale=human")
-    methods = [
-        _method(name, rows, divisors, curves_alone, notes) for name, rows in group(loaded).items()
-    ]
-    methods = _against(_baseline_first(methods, baseline))
+    methods = _against(
+        [_method(name, rows, divisors, judged_by[name], notes) for name, rows in groups.items()]
+    )
     _remark(methods, notes)
-    used = tuple(divisors)
     return Comparison(
-        used,
+        tuple(divisors),
         scale,
         tuple(methods),
-        {g: alone[g] / divisors[g] for g in used if g in alone},
+        methods[0].alone,
         tuple(run.path for run in references),
         notes,
     )
@@ -158,25 +163,63 @@ def _finished(runs: Sequence[Run], notes: list[str]) -> list[Run]:
     return [run for run in runs if run.finished]
 
 
-def _references(
-    runs: Sequence[Run], games: Sequence[str]
-) -> tuple[dict[str, float], dict[str, dict[int, Curve]]]:
-    """game -> last score, mean over seeds; game -> seed -> curve."""
-    curves: dict[str, dict[int, Curve]] = {}
+def _references(runs: Sequence[Run], games: Sequence[str]) -> dict[str, Alone]:
+    """The single-task runs of each agent (`agent_of`)."""
+    found: dict[str, dict[str, dict[int, Curve]]] = {}
+    paths: dict[tuple[str, str, int], str] = {}
     for run in runs:
         ((game, curve),) = run.log.curves().items()
-        if game in games and curve.steps.size:
-            curves.setdefault(game, {})[run.seed] = curve
-    return {
-        g: float(np.mean([c.scores[-1] for c in x.values()])) for g, x in curves.items()
-    }, curves
+        if game not in games or not curve.steps.size:
+            continue
+        key = (agent_of(run), game, run.seed)
+        require(
+            key not in paths,
+            f"{paths.get(key)} and {run.path} are both the same agent on {game} alone with seed "
+            f"{run.seed}: leave one out",
+        )
+        paths[key] = run.path
+        found.setdefault(key[0], {}).setdefault(game, {})[run.seed] = curve
+    return found
+
+
+def _judged_by(
+    groups: Mapping[str, Sequence[Run]], references: Mapping[str, Alone], notes: list[str]
+) -> dict[str, Alone]:
+    """Name of the method -> the single-task runs that it is judged by."""
+    agents = {name: agent_of(rows[0]) for name, rows in groups.items()}
+    without = [name for name, agent in agents.items() if agent not in references]
+    games = set().union(*references.values())
+    for name in (n for n in agents if n not in without):
+        missing = sorted(games - set(references[agents[name]]))
+        if missing:
+            notes.append(f"{name} has no run of its own on {', '.join(missing)} alone")
+    common: Alone = {}
+    if without and len(references) == 1:
+        ((agent, common),) = references.items()
+        owners = [name for name in agents if agents[name] == agent]
+        whose = f"those of {owners[0]}" if owners else "another agent's"
+        notes.append(
+            f"no single-task runs of its own, judged by {whose} (intransigence, forward transfer, "
+            f"average / alone): {', '.join(without)}"
+        )
+    elif without and references:
+        notes.append(
+            "no single-task runs of its own, and those given are of several agents, so no "
+            f"intransigence and no forward transfer: {', '.join(without)}"
+        )
+    return {name: references.get(agent, common) for name, agent in agents.items()}
+
+
+def _last_scores(alone: Alone) -> dict[str, float]:
+    """game -> last score on this game alone, mean over seeds."""
+    return {g: float(np.mean([c.scores[-1] for c in x.values()])) for g, x in alone.items()}
 
 
 def _method(
     name: str,
     runs: Sequence[Run],
     divisors: Mapping[str, float],
-    alone: Mapping[str, Mapping[int, Curve]],
+    alone: Alone,
     notes: list[str],
 ) -> Method:
     def scaled(game: str, curve: Curve) -> Curve:
@@ -202,6 +245,7 @@ def _method(
         tuple(metrics),
         {f: _figure(f, metrics) for f in FIGURES},
         {key: _mean([c[key] for c in costs]) for key in costs[0]},
+        {g: score / divisors[g] for g, score in _last_scores(alone).items() if g in divisors},
     )
 
 
@@ -234,13 +278,11 @@ def _scores(metrics: Sequence[ContinualMetrics]) -> np.ndarray:
     return np.array([[m.now[g] for g in sorted(m.now)] for m in metrics])
 
 
-def _baseline_first(methods: list[Method], name: str | None) -> list[Method]:
+def _baseline_first(groups: dict[str, list[Run]], name: str | None) -> dict[str, list[Run]]:
     if name is None:
-        return methods
-    names = [m.name for m in methods]
-    require(name in names, f"baseline={name} is no method here: choose from {', '.join(names)}")
-    at = names.index(name)
-    return [methods[at], *methods[:at], *methods[at + 1 :]]
+        return groups
+    require(name in groups, f"baseline={name} is no method here: choose from {', '.join(groups)}")
+    return {name: groups[name]} | groups
 
 
 def _against(methods: Sequence[Method]) -> list[Method]:
@@ -280,7 +322,7 @@ def _remark(methods: Sequence[Method], notes: list[str]) -> None:
             f"not the same bytes: {most} holds {sizes[most] / 1e6:.1f} MB, "
             f"{least} {sizes[least] / 1e6:.1f} MB"
         )
-    if first.figures["intransigence"] is None:
+    if all(m.figures["intransigence"] is None for m in methods):
         notes.append(
             "intransigence and forward transfer need runs of each game alone: single=runs/c,runs/d"
         )

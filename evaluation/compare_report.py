@@ -15,7 +15,7 @@ from evaluation.style import short, two_digits
 CAPTIONS = {
     "curves": "All games are evaluated all the time. Line: mean over seeds; band: 95 % bootstrap "
     "interval of that mean, where there are two seeds or more. Shaded: the game is being trained. "
-    "Dashed: the game trained alone, at its end.",
+    "Dashed: the game trained alone, at its end, by the agent that the first method is judged by.",
     "figures": "Diamond: IQM over games and seeds; bar: 95 % stratified bootstrap over seeds, "
     "where there are two or more. P(improvement): how often a run beats one of the first method on "
     "a game; 0.5 is chance.",
@@ -63,7 +63,7 @@ def publish(result: Comparison, out: Path, command: str) -> None:
 def rows(result: Comparison) -> list[tuple[str, ...]]:
     """The table of methods as text, its heading first."""
     shown = [f for f in FIGURES if any(m.figures[f] for m in result.methods)]
-    share = result.scale == "human" and set(result.alone) == set(result.games)
+    share = result.scale == "human" and any(_share(m, result) is not None for m in result.methods)
     head = ["method", "seeds", *(f.replace("_", " ") for f in shown)]
     head[3:3] = ["average / alone"] if share else []
     more = len(result.methods) > 1
@@ -99,10 +99,11 @@ def _number(value: float | None, digits: int, unit: float = 1.0) -> str:
 
 
 def _share(method: Method, result: Comparison) -> float | None:
-    """Mean score at the end over that of the games trained alone."""
-    alone = sum(result.alone.values())
+    """Mean score at the end over that of the games trained alone; None without all of these."""
+    alone = sum(method.alone.values())
     found = method.figures["average"]
-    return sum(found.by_game.values()) / alone if found and alone > 0 else None
+    known = found and alone > 0 and set(method.alone) == set(result.games)
+    return sum(found.by_game.values()) / alone if known else None
 
 
 def _improvement(method: Method) -> str:
@@ -135,8 +136,11 @@ def _legend(result: Comparison) -> str:
 def games_table(result: Comparison) -> list[tuple[str, ...]]:
     """Per game: score at the end and, in brackets, what was forgotten; means over seeds."""
     out = [("at the end (forgotten)", *result.games)]
-    if result.alone:
-        out.append(("alone", *(two_digits(result.alone.get(g)) for g in result.games)))
+    of_several = any(m.alone != result.alone for m in result.methods if m.alone)
+    for m in result.methods if of_several else result.methods[:1]:
+        if m.alone:
+            name = f"{m.name} alone" if of_several else "alone"
+            out.append((name, *(two_digits(m.alone.get(g)) for g in result.games)))
     for m in result.methods:
         end, lost = m.figures["average"].by_game, m.figures["forgetting"]
         cells = []
@@ -269,7 +273,8 @@ def _method_data(m: Method, result: Comparison) -> dict:
         "seeds": [run.seed for run in m.runs],
         "commits": sorted({str(run.manifest.get("commit")) for run in m.runs}),
         **{name: found._asdict() if found else None for name, found in m.figures.items()},
-        "share_of_alone": _share(m, result) if set(result.alone) == set(result.games) else None,
+        "alone": m.alone,
+        "share_of_alone": _share(m, result),
         "improvement": None if p is None else {
             "point": p.point, "interval": [p.low, p.high] if m.improvement_known else None},
         "costs": m.costs,

@@ -22,6 +22,8 @@ from evaluation.runlog import FILE_NAME, RunLog, read_run_log
 
 # Keys in which the seeds of one method may differ: they change nothing about what is learned.
 OWN = ("run", "seed", "title", "display", "checkpoint", "device", "log_every")
+# Keys that say what a run's agent plays and how it is judged, not what it is.
+PLAYED = ("sequence", "eval")
 GROUPS = Path(__file__).resolve().parent.parent / "configs"
 PARTS = ("replay", "memory", "consolidation", "clone")  # of agents/footprint.py
 
@@ -155,6 +157,13 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
         "two methods get the same name: give names, compare=name=path,name=path",
     )
     return dict(zip(names, methods))
+
+
+def agent_of(run: Run) -> str:
+    """What tells agents apart, whatever they are trained on: the configuration without seed,
+    sequence and evaluation."""
+    kept = {k: v for k, v in run.config.items() if k not in OWN + PLAYED}
+    return json.dumps(kept, sort_keys=True)
 
 
 def _own_name(runs: Sequence[Run]) -> str | None:

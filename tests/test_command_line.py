@@ -1,11 +1,16 @@
 """The command line as users meet it: presets, published sequences, mistakes."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 import train
+from training.config import load_config, to_yaml
 
+ROOT = Path(__file__).resolve().parents[1]
 TINY = [
     "sequence.steps_per_task=80",
     "sequence.cycles=1",
@@ -93,7 +98,8 @@ def test_published_sequences_run(tmp_path, sequence, count):
     )
     assert code == 0
     assert sum(line["kind"] == "task" and line["event"] == "end" for line in lines) == count
-    assert len({line["game"] for line in lines if line["kind"] == "eval"}) == count
+    steps = [line["step"] for line in lines if line["kind"] == "eval"]
+    assert steps == [24 * visit for visit in range(count + 1) for _ in range(count)]
 
 
 def test_machado_protocol_and_difficulty(tmp_path):
@@ -126,6 +132,80 @@ def test_mistakes_give_one_line_and_status_two(tmp_path, monkeypatch, capsys, ar
     assert err.count("\n") == 1
     assert word in err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.yaml", b"seed: ["),
+        ("config.yaml", b"seed: ${oops"),
+        ("config.yaml", b""),
+        ("config.yaml", b"- seed"),
+        ("config.yaml", b"\xff\xfe"),
+        ("manifest.json", b'{"command": "python tr'),
+        ("manifest.json", b"[]"),
+        ("manifest.json", b"\xff\xfe"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(tmp_path, capsys, name, content):
+    folder = tmp_path / "x-s0"
+    folder.mkdir()
+    argv = ["experiment=toy", "device=cpu", "display=off"]
+    (folder / "config.yaml").write_text(to_yaml(load_config(argv)))
+    (folder / name).write_bytes(content)
+    starts = [[*argv, f"run={folder}"]]
+    if name == "config.yaml":  # a sweep looks at it before it starts anything
+        folder.rename(tmp_path / "run-s0")
+        folder = tmp_path / "run-s0"
+        starts = [[*argv, f"run={folder}"], ["-m", *argv, "seed=0", f"run={tmp_path}"]]
+    for words in starts:
+        assert train.main(words) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"error: {folder / name} is damaged (")
+        assert err.count("\n") == 1
+        assert "restore it from a copy, or" in err
+        assert (folder / name).read_bytes() == content
+
+
+def test_an_older_run_goes_on_once_its_missing_key_is_said(tmp_path, capsys):
+    argv = ["experiment=toy", "device=cpu", "display=off", f"run={tmp_path}"]
+    config = tmp_path / "config.yaml"
+    config.write_text(to_yaml(load_config(argv)).replace("  normalise: true\n", "", 1))
+    old = config.read_text()
+    (tmp_path / "manifest.json").write_text("[]")  # where the run stops that was let through
+    assert train.main(argv) == 2
+    assert "agent.normalise is newer than the run" in capsys.readouterr().err
+    assert config.read_text() == old
+    assert train.main([*argv, "agent.normalise=false"]) == 2
+    assert "manifest.json" in capsys.readouterr().err
+    assert config.read_text() == to_yaml(load_config([*argv, "agent.normalise=false"]))
+
+
+# Ctrl-C comes when a package is looked for; by then nothing has been set up that could catch it.
+INTERRUPTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(name, *_):
+        if name == {package!r}:
+            sys.meta_path.remove(Finder)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may ignore it
+import train
+sys.exit(train.main(["experiment=toy", "device=cpu", "display=off", "run={run}"]))
+"""
+
+
+@pytest.mark.parametrize("package", ["omegaconf", "torch", "training.runner"])
+def test_ctrl_c_while_packages_load_is_one_line(tmp_path, package):
+    code = INTERRUPTED.format(package=package, run=tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 130
+    assert done.stderr.startswith("interrupted: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_nan_in_the_loss_keeps_what_was_there(tmp_path, capsys):

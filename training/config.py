@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
@@ -154,6 +154,11 @@ class RunConfig:
             not self.agent.prioritised or self.replay.kind == "fifo",
             f"agent.prioritised=true takes replay=fifo, not replay={self.replay.kind}",
         )
+        require(
+            acts != "nec" or self.memory.index != "hnsw",
+            "memory.controller=nec moves agent.batch_size x memory.neighbours keys an update, and "
+            "memory.index=hnsw would insert each anew: set memory.index=auto, ivf or flat",
+        )
         plain = self.encoder.size != "impala" and self.encoder.k_wta == 0.0
         require(
             self.backend.name == "torch" or (self.encoder.kind == "spiking" and plain),
@@ -266,14 +271,41 @@ def to_yaml(config: RunConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def differences(ours: str, theirs: str, ignore: Sequence[str] = ()) -> list[str]:
-    """Dotted keys in which two YAML configurations differ, with both values."""
-    left, right = _flatten(OmegaConf.create(ours)), _flatten(OmegaConf.create(theirs))
-    return [
-        f"{key}={left.get(key)!r} (folder: {right.get(key)!r})"
-        for key in sorted(left.keys() | right.keys())
-        if left.get(key) != right.get(key) and key.split(".")[0] not in ignore and key not in ignore
-    ]
+def differences(
+    ours: str, theirs: str, ignore: Sequence[str] = (), said: Collection[str] = ()
+) -> list[str]:
+    """Dotted keys in which our YAML configuration differs from that of a run, with both values.
+
+    A key that the run's does not name came with a later version, and its default need not be what
+    was done before it: it passes only where the user has `said` it on the command line.
+
+    Raises:
+        UserError: theirs is no configuration.
+    """
+    left, right = _flatten(OmegaConf.create(ours)), _flatten(_mapping(theirs))
+    changed, newer = [], []
+    for key in sorted(left.keys() | right.keys()):
+        if key.split(".")[0] in ignore or key in ignore:
+            continue
+        if key not in right:
+            without = "false" if isinstance(left[key], bool) else "..."
+            if key not in said:
+                newer.append(f"{key} is newer than the run, set it to go on: {key}={without}")
+        elif key not in left:
+            if key not in RETIRED or RETIRED[key] != right[key]:
+                changed.append(f"{key}={right[key]!r} in the folder is no longer known")
+        elif left[key] != right[key]:
+            changed.append(f"{key}={left[key]!r} (folder: {right[key]!r})")
+    return changed + newer
+
+
+def _mapping(text: str) -> dict[Any, Any]:
+    try:
+        content = OmegaConf.to_container(OmegaConf.create(text))
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise UserError(one_line(error)) from error
+    require(isinstance(content, dict) and bool(content), "it holds no keys")
+    return content
 
 
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -292,6 +324,11 @@ def one_line(error: Exception) -> str:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     key = getattr(cause, "full_key", None)
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override} cannot be read: write key=value, a list as key=[a,b] without "
+            "spaces, and close every bracket and quote"
+        )
     if isinstance(cause, MissingConfigException):
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
         found = next(line for line in lines if "Could not find" in line)
@@ -305,6 +342,8 @@ def one_line(error: Exception) -> str:
         ]
         hint = f": did you mean {' or '.join(near[:3])}?" if near else ""
         return f"there is no key '{key}'{hint}"
+    if key and "ListConfig" in str(cause).splitlines()[0]:
+        return f"{key} takes a list, also of one: write {key}=[a] or {key}=[a,b]"
     if key:
         return f"{key}: {str(cause).splitlines()[0]}"
     return " ".join(str(error).split("See https")[0].split())

@@ -8,12 +8,14 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from errors import UserError
+from errors import UserError, require
 from training.config import RunConfig, differences, to_yaml
 
 # Settings that change nothing about the results: a run may go on under other values of these.
@@ -24,17 +26,21 @@ _PACKAGES = ("torch", "numpy", "numba", "gymnasium", "ale-py", "hydra-core", "te
 class RunFolder:
     """Opens `runs/<name>`: a new one, or one of the same configuration to go on with.
 
+    Args:
+        config: of the run.
+        words: of the command line; the keys they name are settled (see `differences`).
+
     Raises:
         UserError: the folder holds a run of another configuration, is in use, or is not a run.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, words: Sequence[str] = ()) -> None:
         self.path = _path(config)
         yaml = self.path / "config.yaml"
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"run={self.path} is a file: choose another name")
         if yaml.exists():
-            changed = differences(to_yaml(config), yaml.read_text(), FREE_KEYS)
+            changed = changed_keys(config, yaml, words)
             if changed:
                 raise UserError(
                     f"{self.path} holds a run of another configuration ({'; '.join(changed[:4])}"
@@ -52,7 +58,7 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"{self.path} is in use by another process: wait for it") from error
-        if not yaml.exists():
+        if not yaml.exists() or changed_keys(config, yaml):  # keys it did not know are settled now
             self.write("config.yaml", to_yaml(config))
 
     def write(self, name: str, text: str) -> None:
@@ -65,7 +71,7 @@ class RunFolder:
         """manifest.json: what is needed to say under which conditions the numbers arose."""
         steps = config.sequence.steps_per_task * len(config.sequence.games) * config.sequence.cycles
         path = self.path / "manifest.json"
-        old = json.loads(path.read_text()) if path.exists() else {}
+        old = _read_manifest(path) if path.exists() else {}
         manifest = {
             "command": old.get("command", " ".join(["python", *sys.argv])),
             "started": old.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
@@ -81,6 +87,34 @@ class RunFolder:
             "budget_frames": steps * config.protocol.frame_skip,
         }
         self.write("manifest.json", json.dumps(manifest, indent=1, default=str) + "\n")
+
+
+def changed_keys(config: RunConfig, yaml: Path, words: Sequence[str] = ()) -> list[str]:
+    """How a run's config.yaml differs from `config`, free keys left out (see `differences`).
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    said = {word.partition("=")[0].lstrip("+") for word in words}
+    try:
+        return differences(to_yaml(config), yaml.read_text(), FREE_KEYS, said)
+    except (OSError, ValueError) as error:  # UserError and UnicodeDecodeError are of the latter
+        raise UserError(
+            f"{yaml} is damaged ({' '.join(str(error).split())}): restore it from a copy, or "
+            "choose another run="
+        ) from error
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+        require(isinstance(found, dict), "no JSON object")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): restore it from a copy, or remove it: it is then "
+            "written anew, with this start as the first"
+        ) from error
+    return found
 
 
 def versions() -> dict[str, str]:

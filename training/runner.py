@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -44,11 +44,17 @@ class Progress:
     visit: int = 0  # index of the running visit in the sequence
     visit_step: int = 0  # agent steps done in it
     in_visit: bool = False  # its environment is running
+    ended: bool = False  # the agent was told of its end; the evaluation there may be due
     evaluated_at: int = -1  # step of the last evaluation
 
 
+class _Abandoned(Exception):
+    """A signal asked to stop in the middle of an evaluation."""
+
+
 class StopSignal:
-    """SIGINT and SIGTERM become a flag that the loop reads between two steps."""
+    """SIGINT and SIGTERM become a flag that the loop reads between two steps, and evaluations
+    between two decisions."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -122,10 +128,10 @@ class Runner:
         with StopSignal() as self._stop:
             if self.store.latest() is not None:
                 self._resume()
-            elif self.progress.evaluated_at < 0:
-                self._evaluate()
-                self._save()
             try:
+                if self.progress.evaluated_at < 0:
+                    self._evaluate()
+                    self._save()
                 while self.progress.visit < len(self.sequence):
                     self._visit()
             finally:
@@ -139,6 +145,8 @@ class Runner:
         game = self.games.index(task.name)
         if not p.in_visit:
             self._begin(task, game)
+        elif p.step // self.eval_every > p.evaluated_at // self.eval_every:
+            self._evaluate()  # it was abandoned when the run was stopped
         while p.visit_step < task.steps:
             before = p.step
             self._step()
@@ -148,8 +156,7 @@ class Runner:
             if self.upkeep is not None and p.step // UPKEEP_EVERY > before // UPKEEP_EVERY:
                 self.upkeep()
             if self._stop.signum is not None:
-                self._save()
-                raise Interrupted(p.step, self._stop.signum)
+                self._halt()
             if p.step // self.checkpoint_every > before // self.checkpoint_every:
                 self._save()
         self._end(task)
@@ -159,12 +166,14 @@ class Runner:
         self.env = self.make_env(task, p.visit)
         self.env.reset()
         self.agent.begin_task(game)
-        p.in_visit, p.visit_step = True, 0
+        p.in_visit, p.ended, p.visit_step = True, False, 0
         self._task_event("begin", task)
 
     def _end(self, task: Task) -> None:
         p = self.progress
-        self.agent.end_task(self.env.observations)
+        if not p.ended:
+            self.agent.end_task(self.env.observations)
+            p.ended = True
         if p.evaluated_at != p.step:
             self._evaluate()
         self._task_event("end", task)
@@ -216,7 +225,10 @@ class Runner:
         self.display.note("evaluating all games")
         last = p.visit == len(self.sequence) - 1 and p.visit_step >= self.sequence[p.visit].steps
         evaluator = self.final_evaluator if last else self.evaluator
-        results = evaluator.evaluate_all(lambda obs, game: self.agent.eval_policy(obs, game.index))
+        try:
+            results = evaluator.evaluate_all(self._judged_policy)
+        except _Abandoned:
+            self._halt()  # an evaluation changes nothing: it is made again after the resume
         visit = min(p.visit, len(self.sequence) - 1)
         for game, result in results.items():
             returns = [float(r) for r in result.returns]
@@ -229,6 +241,11 @@ class Runner:
         self.display.continual(metrics)
         self._excluded_seconds += time.perf_counter() - begin
 
+    def _judged_policy(self, obs: np.ndarray, game: Any) -> np.ndarray:
+        if self._stop.signum is not None:
+            raise _Abandoned
+        return self.agent.eval_policy(obs, game.index)
+
     def _metrics(self) -> Any:
         return self.judge(self.telemetry.curves, self.telemetry.schedule)
 
@@ -238,6 +255,12 @@ class Runner:
         self.telemetry.task(p.step, p.visit, task.name, event, task.steps, cycle)
 
     # -- state ----------------------------------------------------------------------------------
+    def _halt(self) -> NoReturn:
+        """Save, and leave as a signal asked."""
+        self._save()
+        assert self._stop.signum is not None
+        raise Interrupted(self.progress.step, self._stop.signum)
+
     def _save(self) -> None:
         begin = time.perf_counter()
         p = self.progress

@@ -1,6 +1,6 @@
 """Many runs from one command line: Hydra's multirun, each run in a folder and a process of its own.
 
-    python train.py experiment=ablation [method=engram,conv] [seed=0,1] [jobs=2]
+    python train.py experiment=ablation [method=engram,conv] [seed=0,1] [jobs=2] [references=all]
     python train.py --multirun experiment=laptop replay=fifo,cloning seed=0,1,2
 
 What is swept is said as everywhere in Hydra: `hydra.sweeper.params` of an experiment, or several
@@ -33,16 +33,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from errors import UserError, require
-from training.config import (
-    CONFIG_DIR,
-    RunConfig,
-    SequenceConfig,
-    differences,
-    load_config,
-    one_line,
-    to_yaml,
-)
-from training.folder import FREE_KEYS
+from training.config import CONFIG_DIR, RunConfig, SequenceConfig, load_config, one_line
+from training.folder import changed_keys
 
 FLAGS = ("--multirun", "-m")
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
@@ -79,8 +71,9 @@ def is_sweep(argv: Sequence[str]) -> bool:
 def plan_sweep(argv: Sequence[str]) -> Sweep:
     """All runs of a command line, every configuration checked before the first one starts.
 
-    `jobs=2` (runs at a time) and `references=false` (no runs of each game alone) are the sweep's
-    own words; `run=` names the folder that holds the runs.
+    `jobs=2` (runs at a time) and `references=` are the sweep's own words: true, each game alone by
+    the first method; all, by every method; false, by none. `run=` names the folder that holds the
+    runs.
 
     Raises:
         UserError: a mistake in any of the configurations, or a folder of another configuration.
@@ -89,7 +82,10 @@ def plan_sweep(argv: Sequence[str]) -> Sweep:
     parallel = _word(words, "jobs", "1")
     require(parallel.isdecimal() and int(parallel) > 0, f"jobs={parallel} must be at least 1")
     references = _word(words, "references", "true")
-    require(references in ("true", "false"), f"references={references}: use true or false")
+    require(
+        references in ("true", "false", "all"),
+        f"references={references}: use true, false or all",
+    )
     parent = _word(words, "run", "")
     grid = _grid(words)
     swept = [k for k, values in _columns(grid).items() if len(set(values)) > 1 and k != "seed"]
@@ -104,8 +100,8 @@ def plan_sweep(argv: Sequence[str]) -> Sweep:
         only = len(swept) == 1
         said = [values[k] if only and k == "method" else f"{k}-{values[k]}" for k in swept]
         jobs.append(_job("_".join(map(_plain, said)) or "run", folder, row, config))
-    if references == "true":
-        jobs = _references(jobs, folder) + jobs
+    first = [job for job in jobs if job.method == jobs[0].method]
+    jobs = _references({"false": [], "true": first, "all": jobs}[references], folder) + jobs
     seeds = list(dict.fromkeys(job.config.seed for job in jobs))
     jobs.sort(key=lambda job: seeds.index(job.config.seed))  # all methods of one seed come first
     names = [job.folder for job in jobs]
@@ -182,9 +178,10 @@ def _job(
 
 
 def _references(jobs: Sequence[Job], folder: Path) -> list[Job]:
-    """Each game alone for every seed, by the first method, with the budget of all its visits."""
+    """Each game alone by each of the jobs, with the budget of all its visits."""
     out = []
-    for job in (j for j in jobs if j.method == jobs[0].method):
+    for job in jobs:
+        of = "" if job.method == jobs[0].method else f".{job.method}"
         games, cycles = job.config.sequence.games, job.config.sequence.cycles
         steps = cycles * job.config.sequence.steps_per_task
         for game in games if len(games) > 1 else ():
@@ -192,7 +189,7 @@ def _references(jobs: Sequence[Job], folder: Path) -> list[Job]:
             alone = SequenceConfig([game], steps, 1)
             out.append(
                 _job(
-                    f"single.{game}",
+                    f"single.{game}{of}",
                     folder,
                     [*job.overrides, *(f"sequence.{w}" for w in words)],
                     replace(job.config, sequence=alone),
@@ -204,7 +201,7 @@ def _references(jobs: Sequence[Job], folder: Path) -> list[Job]:
 
 def _check_folder(job: Job) -> None:
     yaml = job.folder / "config.yaml"
-    changed = differences(to_yaml(job.config), yaml.read_text(), FREE_KEYS) if yaml.exists() else []
+    changed = changed_keys(job.config, yaml, job.overrides) if yaml.exists() else []
     require(
         not changed,
         f"{job.folder} holds a run of another configuration ({'; '.join(changed[:3])}): choose "

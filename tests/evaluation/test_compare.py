@@ -8,7 +8,7 @@ from synthetic_run import write_run
 
 from errors import UserError
 from evaluation.compare import compare, main
-from evaluation.compare_report import markdown
+from evaluation.compare_report import games_table, markdown
 from evaluation.methods import descriptions, find
 from evaluation.statistics import aggregate, interquartile_mean, mean_band
 
@@ -99,6 +99,56 @@ def test_single_task_references(folder, single):
     last = compare(named(folder / "a-s0", *single)).alone["krull"]
     assert ratio == pytest.approx(whole / last)
     assert scaled.alone == dict.fromkeys(GAMES, 1.0)
+
+
+def test_a_method_is_judged_by_its_own_agent_alone(folder, single, tmp_path):
+    def alone(batch, seed=0, games=GAMES):
+        paths = [tmp_path / f"{g}-{batch}-s{seed}" for g in games]
+        return [
+            make(p, seed, batch, games=(g,), steps_per_task=20_000) for p, g in zip(paths, games)
+        ]
+
+    def intransigence(result):
+        return [m.figures["intransigence"] for m in result.methods]
+
+    own = alone(64)
+    runs = named(folder / "a-s0", folder / "b-s0")
+    both = compare(runs, named(*single, *own))
+    ours, theirs = compare(runs, named(*single)), compare(runs, named(*own))
+    assert None not in intransigence(both)
+    assert intransigence(both) == [intransigence(ours)[0], intransigence(theirs)[1]]
+    assert intransigence(ours)[1] != intransigence(theirs)[1]
+    assert both.methods[0].alone == ours.alone == both.alone
+    assert both.methods[1].alone == theirs.alone
+    assert not any("single-task" in note for note in both.notes)
+    lines = [row[0] for row in games_table(both)]
+    assert lines[1:3] == ["a alone", "b alone"]
+    assert [row[0] for row in games_table(ours)][1:3] == ["alone", "a"]
+    assert compare(runs, named(*single, *own), "b").alone == theirs.alone
+    # who has none is judged by the others', and the report says whose
+    (note,) = (n for n in ours.notes if "single-task" in n)
+    assert "judged by those of a (" in note
+    assert note.endswith("): b")
+    assert "judged by another agent's" in " ".join(
+        compare(named(folder / "a-s0"), named(*own)).notes
+    )
+    # of two others' neither is his
+    third = make(tmp_path / "c-s0", 0, 16)
+    several = compare([*runs, (None, third)], named(*single, *own))
+    assert intransigence(several) == [*intransigence(both), None]
+    assert any("of several agents" in n and n.endswith(": c") for n in several.notes)
+    assert "| c | 1 |" in markdown(several)
+    # what is missing of the own is not taken from others
+    (krull,) = (p for p in own if "krull" in p)
+    partly = compare(runs, named(*single, krull))
+    assert partly.methods[1].figures["intransigence"].by_game.keys() == {"krull"}
+    assert "b has no run of its own on boxing, road_runner alone" in partly.notes
+
+
+def test_two_references_of_which_either_could_be_meant_are_refused(folder, single, tmp_path):
+    again = make(tmp_path / "again", games=("krull",))
+    with pytest.raises(UserError, match="the same agent on krull alone with seed 0: leave one"):
+        compare(named(folder / "a-s0"), named(*single, again))
 
 
 def test_a_run_that_is_not_finished_is_left_out_and_said_so(folder, tmp_path):

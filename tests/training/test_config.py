@@ -36,6 +36,9 @@ def test_command_line_wins_over_an_experiment():
         ("sequence.games=[]", ["sequence.games"]),
         ("sequence.games=[pogn]", ["pogn", "pong"]),
         ("nonsense", ["nonsense"]),
+        ("consolidation=ewc", ["consolidation takes a list", "consolidation=[a]"]),
+        ("sequence.games=pong", ["sequence.games takes a list", "sequence.games=[a]"]),
+        ("sequence.games=[pong", ["sequence.games=[pong cannot be read", "close every bracket"]),
         ("seed=-1", ["seed"]),
         ("task_labels=some", ["task_labels=some", "oracle, boundaries, none"]),
         ("change.signal=smell", ["change.signal=smell", "screen, spikes"]),
@@ -58,6 +61,13 @@ def test_without_latent_spikes_a_change_is_noticed_on_screen(agent):
     load_config([f"agent={agent}", "task_labels=none"])
 
 
+def test_nec_does_not_move_its_keys_in_a_graph():
+    with pytest.raises(UserError, match=r"memory\.index=hnsw .* set memory\.index=auto"):
+        load_config(["agent=nec", "memory.index=hnsw"])
+    for agent in ("episodic", "mfec"):
+        load_config([f"agent={agent}", "memory.index=hnsw"])
+
+
 def test_without_labels_no_mask_of_actions_betrays_the_game():
     assert load_config(["protocol=atari100k"]).protocol.actions == "minimal"
     for labels in ("boundaries", "none"):
@@ -73,9 +83,59 @@ def test_differences_name_the_key():
     assert differences(ours, theirs, ignore=("agent",)) == []
 
 
+def test_a_key_newer_than_the_run_is_asked_for():
+    ours = to_yaml(load_config([]))
+    theirs = ours.replace("  normalise: true\n", "", 1).replace("  shift: ", "  shifts: ")
+    assert theirs.count("normalise") == ours.count("normalise") - 1
+    *_, normalise, shift = differences(ours, theirs)
+    assert normalise == (
+        "agent.normalise is newer than the run, set it to go on: agent.normalise=false"
+    )
+    assert "agent.shift=..." in shift
+    assert differences(ours, theirs, said=["agent.normalise", "agent.shift"]) == [
+        "agent.shifts=0 in the folder is no longer known"
+    ]
+
+
+def test_a_key_that_no_longer_exists_is_no_difference_where_it_changed_nothing():
+    ours = to_yaml(load_config([]))
+    theirs = ours.replace("planner:\n", "planner:\n  margin: 0.0\n")
+    assert differences(ours, theirs) == []
+    assert "planner.margin" in differences(ours, theirs.replace("margin: 0.0", "margin: 0.1"))[0]
+
+
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_protocol_files_say_what_the_code_says(name):
     assert load_config([f"protocol={name}"]).protocol == PROTOCOLS[name]()
+
+
+@pytest.mark.parametrize(
+    ("name", "eval_every", "checkpoint_every"),
+    [
+        ("cora", 250_000, 100_000),
+        ("progress_and_compress", 250_000, 100_000),
+        ("ewc10", 250_000, 100_000),
+        ("modes_space_invaders", 50_000, 50_000),
+        ("modes_freeway", 50_000, 50_000),
+    ],
+)
+def test_published_sequences_have_their_own_intervals(name, eval_every, checkpoint_every):
+    config = load_config([f"sequence={name}", "agent=engram"])
+    assert (config.eval.every, config.eval.episodes) == (eval_every, 10)
+    assert config.checkpoint.every == checkpoint_every
+    words = ["eval.every=7", "checkpoint.every=8", "sequence.steps_per_task=9", "sequence.cycles=1"]
+    short = load_config([f"sequence={name}", *words])
+    assert (short.eval.every, short.checkpoint.every) == (7, 8)
+    assert (short.sequence.steps_per_task, short.sequence.cycles) == (9, 1)
+
+
+@pytest.mark.parametrize("name", ["cora", "progress_and_compress"])
+def test_cora_is_played_by_its_protocol_unless_another_is_named(name):
+    protocol = load_config([f"sequence={name}"]).protocol
+    assert (protocol.sticky, protocol.actions, protocol.max_steps) == (0.0, "full", 10_000)
+    assert load_config([f"sequence={name}", "protocol.sticky=0.25"]).protocol.sticky == 0.25
+    other = load_config(["protocol=machado2018", f"sequence={name}"]).protocol
+    assert other == PROTOCOLS["machado2018"]()
 
 
 @pytest.mark.parametrize("name", SEQUENCES)

@@ -170,6 +170,62 @@ def test_killed_run_without_labels_notices_the_change_at_the_same_step(tmp_path,
     assert metrics(killed) == metrics(whole)
 
 
+def test_evaluations_are_abandoned_at_once_and_leave_no_trace(tmp_path, monkeypatch, capsys):
+    """Every evaluation of a run is interrupted once, that of step 200 by a hasty second Ctrl-C; so
+    are those at the end of a visit, where the agent must not hear of the end again."""
+    import evaluation.figures
+    import evaluation.report
+    import train
+    from agents.agent import Agent
+    from training.runner import Runner
+
+    monkeypatch.setattr(evaluation.report, "write_report", lambda folder: folder)
+    monkeypatch.setattr(evaluation.figures, "board_figures", lambda curves, schedule: {})
+    extra = [
+        "consolidation=[online_ewc]",
+        "stiffness.samples=16",
+        "sequence.steps_per_task=160",
+        "sequence.cycles=1",
+        "checkpoint.every=60",
+        "eval.every=100",
+        "eval.max_steps=10",
+    ]
+    small = [a for a in SMALL if a.partition("=")[0] not in {e.partition("=")[0] for e in extra}]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert train.main([*small, *extra, f"run={whole}"]) == 0
+    steps = sorted({line["step"] for line in metrics(whole) if line["kind"] == "eval"})
+    assert steps == [0, 100, 160, 200, 300, 320]
+
+    todo, evaluating = list(steps), []
+    evaluate, policy = Runner._evaluate, Agent.eval_policy
+
+    def evaluates(runner):
+        evaluating[:] = [runner.progress.step]
+        evaluate(runner)
+
+    def interrupts(agent, obs, game):
+        if todo and evaluating == todo[:1]:
+            del todo[0]
+            for _ in range(2 if evaluating == [200] else 1):
+                os.kill(os.getpid(), signal.SIGINT)
+        return policy(agent, obs, game)
+
+    monkeypatch.setattr(Runner, "_evaluate", evaluates)
+    monkeypatch.setattr(Agent, "eval_policy", interrupts)
+    for step in steps:
+        assert train.main([*small, *extra, f"run={stopped}"]) == 128 + signal.SIGINT
+        said = capsys.readouterr()
+        if step == 200:
+            assert said.err.startswith("interrupted: ")
+        else:
+            assert f"SIGINT: saved at step {step}; go on with: run={stopped}" in said.out
+        logged = metrics(stopped) if size(stopped) else []
+        assert all(line["step"] < step for line in logged if line["kind"] == "eval")
+    assert train.main([*small, *extra, f"run={stopped}"]) == 0
+    assert todo == []
+    assert metrics(stopped) == metrics(whole)
+
+
 def test_same_seed_same_numbers_and_other_seed_others(uninterrupted, tmp_path):
     same, other = tmp_path / "same", tmp_path / "other"
     short = "sequence.cycles=1"

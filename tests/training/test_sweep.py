@@ -55,6 +55,21 @@ def test_ablation_is_methods_by_seeds_and_each_game_alone(tmp_path):
         assert load_config([*job.overrides, "run=null"]) == job.config
 
 
+def test_every_method_may_have_its_games_alone(tmp_path):
+    plan = plan_sweep(
+        ["experiment=ablation", "method=finetune,engram", "seed=4", *TINY, "references=all",
+         f"run={tmp_path}/x"]
+    )  # fmt: skip
+    assert [job.folder.name for job in plan.jobs] == [
+        *("single.catch-s4", "single.krull-s4"),
+        *("single.catch.engram-s4", "single.krull.engram-s4", "finetune-s4", "engram-s4"),
+    ]
+    own, game = plan.jobs[5].config, plan.jobs[3].config
+    assert own.agent == game.agent
+    assert own.memory == game.memory
+    assert load_config([*plan.jobs[3].overrides, "run=null"]) == game
+
+
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
@@ -93,7 +108,7 @@ def test_any_key_may_be_swept_and_names_its_folder(tmp_path):
         (["agent.hiden=3"], "agent.hidden"),
         (["sequence.games=[pogn]"], "pong"),
         (["jobs=0"], "jobs=0"),
-        (["references=perhaps"], "references=perhaps"),
+        (["references=perhaps"], "references=perhaps: use true, false or all"),
         (["seed=0,0"], "share"),
     ],
 )
