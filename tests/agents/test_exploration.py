@@ -25,7 +25,7 @@ def test_emulators_differ_in_how_often_they_explore():
 def test_actions_are_random_as_often_as_said():
     ours = agent("agent.epsilon_end=0.05", "agent.epsilon_spread=8", "agent.learn_start=32")
     ours.steps = ours.game_steps[0] = 10_000
-    ours.greedy = lambda obs, game, network: np.full(len(obs), 3)
+    ours.greedy = lambda obs, game, network, explore: np.full(len(obs), 3)
     obs = np.zeros((4, 4, 84, 84), np.uint8)
     other = np.mean([ours.act(obs) != 3 for _ in range(4_000)], 0)
     assert other == pytest.approx(np.array([0.05, 0.1, 0.2, 0.4]) * 17 / 18, abs=0.03)
