@@ -1,6 +1,7 @@
 """The command line as users meet it: presets, published sequences, mistakes."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -170,7 +171,7 @@ def test_a_damaged_file_of_a_run_is_named(tmp_path, capsys, name, content):
 def test_an_older_run_goes_on_once_its_missing_key_is_said(tmp_path, capsys):
     argv = ["experiment=toy", "device=cpu", "display=off", f"run={tmp_path}"]
     config = tmp_path / "config.yaml"
-    config.write_text(to_yaml(load_config(argv)).replace("  normalise: true\n", "", 1))
+    config.write_text(re.sub(r"  normalise: \w+\n", "", to_yaml(load_config(argv)), count=1))
     old = config.read_text()
     (tmp_path / "manifest.json").write_text("[]")  # where the run stops that was let through
     assert train.main(argv) == 2
