@@ -12,6 +12,9 @@ of one visit, at least 5,000: a replay that holds the whole run forgets nothing)
 keeps besides (episodic memory and its index, importances and anchors, the copy that is cloned) is
 measured on the agent itself and paid for by fewer transitions (agents/footprint.py).
 
+What was recorded elsewhere stays recorded: `collect` adds the runs it finds, and scales all of them
+anew by all references (`--afresh` forgets what was recorded).
+
 Scores are (score - random) / (single - random) with single = the reference's last evaluation, so 1
 is what the agent reaches on that game alone.
 """
@@ -27,11 +30,12 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from evaluation.metrics import Curve, Visit
     from evaluation.runlog import RunLog
     from training.config import RunConfig
 
@@ -64,6 +68,8 @@ METHODS: dict[str, tuple[str, ...]] = {
 DEFAULT = tuple(METHODS)[:7]
 EPISODES = 8  # of an evaluation; quickstart's 4 leave forgetting in the noise
 FINAL_EPISODES = 20
+KEPT = ("seconds", "agent_steps_per_s", "bytes", "bytes_total", "returns", "memory", "run",
+        "commit", "cpu")  # fmt: skip
 
 
 # -- runs -----------------------------------------------------------------------------------------
@@ -159,7 +165,7 @@ def train(args: argparse.Namespace) -> None:
     """Start every run that is not finished, `--jobs` at a time; references first."""
     plan: list[tuple[Path, list[str], int]] = []
     for seed in args.seeds:
-        for game in args.games:
+        for game in args.games if args.references else ():
             plan.append((args.out / f"single.{game}-s{seed}", of_single(game, seed, args), 1))
         for method in args.methods:
             visits = CYCLES * len(args.games)
@@ -190,32 +196,35 @@ def train(args: argparse.Namespace) -> None:
 
 
 # -- results --------------------------------------------------------------------------------------
-def collect(args: argparse.Namespace) -> None:
-    """Read every finished run under --out and write one JSON and one figure."""
-    from envs.scores import reference
-    from evaluation.metrics import Curve, continual_metrics
-    from evaluation.runlog import read_run_log
+class Run(NamedTuple):
+    """A finished run, as found in its folder or as recorded."""
 
-    logs: dict[str, dict[int, RunLog]] = {}
-    for path in sorted(args.out.glob("*/metrics.jsonl")):
-        name, _, seed = path.parent.name.rpartition("-s")
-        visits = 1 if name.startswith("single.") else None
-        log = read_run_log(path.parent)
-        if not finished(path.parent, visits or CYCLES * len(log.games)):
-            print(f"{path.parent.name}: not finished, left out")
-            continue
-        logs.setdefault(name, {})[int(seed)] = log
-    alone = {n.removeprefix("single."): logs.pop(n) for n in list(logs) if n.startswith("single.")}
-    if not logs:
+    visits: list[Visit]
+    raw: dict[str, Curve]  # mean returns of each game's evaluations
+    kept: dict  # what the JSON says of it and no scale changes
+
+
+def collect(args: argparse.Namespace) -> None:
+    """Add every finished run under --out to the JSON, scale all anew, and draw the figure."""
+    from envs.scores import reference
+    from evaluation.metrics import Curve, as_curve, continual_metrics
+
+    path = args.results / "continual.json"
+    old = json.loads(path.read_text()) if path.exists() and not args.afresh else None
+    methods, alone = recorded(old) if old else ({}, {})
+    for folder in sorted(p.parent for p in args.out.glob("*/metrics.jsonl")):
+        found(folder, methods, alone, old)
+    if not methods:
         sys.exit(f"{args.out} holds no finished run yet: {parser().prog} train")
-    order = [m for m in METHODS if m in logs]
-    games = next(iter(logs[order[0]].values())).games
+    order = [m for m in METHODS if m in methods]
+    one = next(iter(methods[order[0]].values()))
+    games = list(dict.fromkeys(v.game for v in one.visits))
     missing = [g for g in games if g not in alone]
     if missing:
         sys.exit(f"the single-task runs of {', '.join(missing)} are not finished")
 
     low = {g: reference(g).random for g in games}
-    high = {g: np.mean([x.raw_curves()[g].scores[-1] for x in alone[g].values()]) for g in games}
+    high = {g: np.mean([curve[-1][1] for curve in alone[g].values()]) for g in games}
     used = [g for g in games if high[g] > low[g]]  # a game that is not learned has no scale
     if not used:
         sys.exit("no game was learned above random even alone: give more --steps")
@@ -223,91 +232,139 @@ def collect(args: argparse.Namespace) -> None:
     def scaled(game: str, curve: Curve) -> Curve:
         return Curve(curve.steps, (curve.scores - low[game]) / (high[game] - low[game]))
 
-    methods: dict[str, dict] = {}
+    result: dict[str, dict] = {}
     curves: dict[str, list[dict[str, Curve]]] = {}
     for method in order:
         runs = []
-        for seed, log in sorted(logs[method].items()):
-            own = {g: scaled(g, c) for g, c in log.raw_curves().items() if g in used}
+        for seed, run in sorted(methods[method].items()):
+            own = {g: scaled(g, c) for g, c in run.raw.items() if g in used}
             single = {
-                g: scaled(g, alone[g].get(seed, next(iter(alone[g].values()))).raw_curves()[g])
+                g: scaled(g, as_curve(g, alone[g].get(seed, next(iter(alone[g].values())))))
                 for g in used
             }
-            visits = [v for v in log.visits if v.game in used]
-            metrics = continual_metrics(own, visits, single)
+            metrics = continual_metrics(own, [v for v in run.visits if v.game in used], single)
             lost = [v.value for v in metrics.visit_forgetting if v.value is not None]
-            runs.append(one_run(args.out / f"{method}-s{seed}", log, metrics, lost, seed))
+            runs.append(
+                {
+                    "seed": seed,
+                    "average": metrics.average,
+                    "forgetting": metrics.forgetting,
+                    "forgetting_by_game": metrics.forgetting_by_game,
+                    "visit_forgetting": _mean(lost),
+                    "forward_transfer": metrics.forward_transfer,
+                    "intransigence": metrics.intransigence,
+                    "intransigence_by_game": metrics.intransigence_by_game,
+                    "scores_at_the_end": metrics.now,
+                    "matrix": metrics.level.tolist(),  # [game, visit]
+                    **run.kept,
+                }
+            )
             curves.setdefault(method, []).append(own)
         figures = ("average", "forgetting", "visit_forgetting", "forward_transfer",
                    "intransigence", "seconds", "agent_steps_per_s", "bytes_total")  # fmt: skip
-        methods[method] = {
+        result[method] = {
             "overrides": list(METHODS[method]),
             "mean": {f: _mean([r[f] for r in runs]) for f in figures},
             "runs": runs,
         }
-    first = json.loads((args.out / f"{order[0]}-s{min(logs[order[0]])}/manifest.json").read_text())
     note = args.out / "command.txt"
-    result = {
-        "command": f"{' && '.join(note.read_text().splitlines()) if note.exists() else 'train'} && "
-        f"{shlex.join(['python', *sys.argv])}",
+    commands = [c for c in (old or {"command": ""})["command"].split(" && ") if " train " in c]
+    given = note.read_text().splitlines() if note.exists() else []
+    commands += [c for c in given if c not in commands]
+    manifests = sorted(args.out.glob("*/manifest.json"))
+    first = json.loads(manifests[0].read_text()) if manifests else old
+    written = {
+        "command": " && ".join([*commands, shlex.join(["python", *sys.argv])]),
         "what": "scores are (score - random) / (single - random); average: at the end; forgetting: "
         "from the end of a game's latest visit to the end of the run; visit_forgetting: from the "
         "end of each visit to the beginning of the next of that game; intransigence and forward "
         "transfer: first visit against the reference at the same steps",
-        "games": list(games),
+        "games": games,
         "games_without_scale": [g for g in games if g not in used],
-        "steps_per_visit": int(next(iter(logs[order[0]].values())).visits[0].end),
-        "cycles": CYCLES,
+        "steps_per_visit": int(one.visits[0].end),
+        "cycles": len(one.visits) // len(games),
         "single": {
             g: {
                 "random": low[g],
                 "end": float(high[g]),
-                "runs": {
-                    s: [list(map(float, p)) for p in zip(*log.raw_curves()[g])]
-                    for s, log in alone[g].items()
-                },
+                "runs": {str(seed): alone[g][seed] for seed in sorted(alone[g])},
             }
             for g in games
         },
-        "methods": methods,
+        "methods": result,
         **{k: first[k] for k in ("machine", "device", "versions", "commit")},
     }
     args.results.mkdir(parents=True, exist_ok=True)
-    (args.results / "continual.json").write_text(json.dumps(result, indent=1) + "\n")
-    visits = next(iter(logs[order[0]].values())).visits
-    draw(curves, used, visits).savefig(args.results / "continual.png")
-    for method, row in methods.items():
+    path.write_text(json.dumps(written, indent=1) + "\n")
+    draw(curves, used, one.visits).savefig(args.results / "continual.png")
+    for method, row in result.items():
         shown = {k: None if v is None else round(v, 3) for k, v in row["mean"].items()}
         print(method, json.dumps(shown))
 
 
-def one_run(folder: Path, log, metrics, lost: list[float], seed: int) -> dict:
-    """What the JSON says of one run of a method."""
+def recorded(old: dict) -> tuple[dict[str, dict[int, Run]], dict[str, dict[int, list]]]:
+    """The runs of a written JSON: by method and seed, and the references by game and seed."""
+    from evaluation.metrics import Visit, as_curve
+
+    steps = old["steps_per_visit"]
+    visits = [
+        Visit(game, i * steps, (i + 1) * steps)
+        for i, game in enumerate(old["games"] * old["cycles"])
+    ]
+    methods = {
+        method: {
+            run["seed"]: Run(
+                visits,
+                {g: as_curve(g, pairs) for g, pairs in run["returns"].items()},
+                {k: run[k] for k in KEPT if k in run},
+            )
+            for run in row["runs"]
+        }
+        for method, row in old["methods"].items()
+    }
+    alone = {g: {int(s): x for s, x in row["runs"].items()} for g, row in old["single"].items()}
+    return methods, alone
+
+
+def found(folder: Path, methods: dict, alone: dict, old: dict | None) -> None:
+    """Add the run of `folder` to the others, if it is finished and of the same sequence."""
+    from evaluation.runlog import read_run_log
     from training.config import read_config
 
-    rates = [x.numbers["agent_steps_per_s"] for x in log.train]
+    name, _, seed = folder.name.rpartition("-s")
     config = read_config(folder / "config.yaml")
+    if not finished(folder, len(config.sequence.games) * config.sequence.cycles):
+        print(f"{folder.name}: not finished, left out")
+        return
+    log = read_run_log(folder)
+    game = name.removeprefix("single.") if name.startswith("single.") else None
+    if old is not None:
+        steps, games = old["steps_per_visit"], old["games"]
+        same = (list(log.games), log.visits[0].end) == (games, steps)
+        if not (log.visits[0].end == old["cycles"] * steps and game in games if game else same):
+            sys.exit(f"{folder}: of another sequence than what is recorded; --afresh forgets that")
+    if game:
+        alone.setdefault(game, {})[int(seed)] = [
+            [float(step), float(score)] for step, score in zip(*log.raw_curves()[game])
+        ]
+        return
+    rates = [x.numbers["agent_steps_per_s"] for x in log.train]
     sizes = bytes_of(config)
-    return {
-        "seed": seed,
-        "average": metrics.average,
-        "forgetting": metrics.forgetting,
-        "forgetting_by_game": metrics.forgetting_by_game,
-        "visit_forgetting": _mean(lost),
-        "forward_transfer": metrics.forward_transfer,
-        "intransigence": metrics.intransigence,
-        "intransigence_by_game": metrics.intransigence_by_game,
-        "scores_at_the_end": metrics.now,
-        "matrix": metrics.level.tolist(),  # [game, visit]
-        "seconds": max((x.numbers["seconds"] for x in log.train), default=None),
-        "agent_steps_per_s": float(np.median(rates)) if rates else None,
-        "bytes": sizes,
-        "bytes_total": sum(sizes.values()),
-        "returns": {g: [[e.step, e.mean] for e in es] for g, es in log.evaluations.items()},
-        "memory": remembered(log) if config.task_labels == "oracle" else [],
-        "run": folder.name,
-        "commit": json.loads((folder / "manifest.json").read_text())["commit"],
-    }
+    manifest = json.loads((folder / "manifest.json").read_text())
+    kept = (
+        max((x.numbers["seconds"] for x in log.train), default=None),
+        float(np.median(rates)) if rates else None,
+        sizes,
+        sum(sizes.values()),
+        {g: [[e.step, e.mean] for e in es] for g, es in log.evaluations.items()},
+        remembered(log) if config.task_labels == "oracle" else [],
+        folder.name,
+        manifest["commit"],
+        manifest["machine"]["cpu"],
+    )
+    methods.setdefault(name, {})[int(seed)] = Run(
+        log.visits, log.raw_curves(), dict(zip(KEPT, kept, strict=True))
+    )
 
 
 def remembered(log: RunLog) -> list[dict]:
@@ -368,6 +425,10 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--methods", nargs="+", default=DEFAULT, choices=tuple(METHODS))
     out.add_argument("--seeds", nargs="+", type=int, default=(0,))
     out.add_argument("--steps", type=int, default=10_000, help="agent steps of a visit")
+    out.add_argument(
+        "--no-references", dest="references", action="store_false", help="they are recorded already"
+    )
+    out.add_argument("--afresh", action="store_true", help="collect: forget what was recorded")
     out.add_argument("--capacity", type=int, help="transitions that the bytes of all methods equal")
     out.add_argument("--jobs", type=int, default=1)
     out.add_argument("--out", type=Path, default=Path("runs") / "continual")

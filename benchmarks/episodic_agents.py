@@ -3,9 +3,10 @@
     python benchmarks/episodic_agents.py train --jobs 2    # runs/episodic/<game>-<agent>-s<seed>
     python benchmarks/episodic_agents.py collect           # benchmarks/results/episodic_agents.json
 
-Both commands may be given on different machines, and training goes on where it was stopped. The
-score of a run is the mean of its last evaluation. All agents have the same encoder (`--encoder`),
-the same protocol and the same budget.
+Both commands may be given on different machines, and training goes on where it was stopped: what
+was recorded elsewhere stays recorded, and runs of `reactive` are also taken from atari100k.json.
+The score of a run is the mean of its last evaluation. All agents have the same encoder
+(`--encoder`), the same protocol and the same budget.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 RUNS = Path("runs") / "episodic"
+RESULT = ROOT / "benchmarks" / "results" / "episodic_agents.json"
 # agent -> games that it is judged on
 PLAN = {
     "mfec": ("ms_pacman", "frostbite", "qbert"),
@@ -88,6 +90,9 @@ def read_run(folder: Path) -> dict | None:
         "score": score,
         "hns": hns(game, score),
         "episodes": len(evals[-1]["returns"]),
+        "standard_error": float(
+            np.std(evals[-1]["returns"], ddof=1) / len(evals[-1]["returns"]) ** 0.5
+        ),
         "curve": [[x["step"], float(np.mean(x["returns"]))] for x in evals],
         "steps": evals[-1]["step"],
         "agent_steps_per_s": float(np.median([x["agent_steps_per_s"] for x in trained])),
@@ -96,8 +101,24 @@ def read_run(folder: Path) -> dict | None:
     }
 
 
+def recorded(path: Path) -> list[dict]:
+    return json.loads(path.read_text())["runs"] if path.exists() else []
+
+
+def of_reactive(encoder: str) -> list[dict]:
+    """Runs of `reactive` in atari100k.json, as rows of this table."""
+    from envs.scores import hns
+
+    return [
+        {k: v for k, v in run.items() if k not in ("encoder", "variant")}
+        | {"agent": "reactive", "hns": hns(run["game"], run["score"])}
+        for run in recorded(RESULT.with_name("atari100k.json"))
+        if (run["encoder"], run["variant"]) == (encoder, "reactive")
+    ]
+
+
 def collect(args: argparse.Namespace) -> None:
-    """Read every finished run and write one JSON."""
+    """Add every finished run to the JSON."""
     runs = []
     for folder in sorted(p.parent for p in (ROOT / RUNS).glob("*/metrics.jsonl")):
         run = read_run(folder)
@@ -105,6 +126,10 @@ def collect(args: argparse.Namespace) -> None:
             print(f"{folder.name}: not finished, left out")
         else:
             runs.append(run)
+    for run in [*recorded(RESULT), *of_reactive(args.encoder)]:
+        if not any(all(run[k] == r[k] for k in ("game", "agent", "seed")) for r in runs):
+            runs.append(run)
+    runs.sort(key=lambda r: (r["game"], r["agent"], r["seed"]))
     table: dict[str, dict] = {}
     for run in runs:
         cell = table.setdefault(run["game"], {}).setdefault(run["agent"], {"seeds": []})
@@ -113,8 +138,11 @@ def collect(args: argparse.Namespace) -> None:
         for cell in row.values():
             cell["mean"] = float(np.mean(cell["seeds"]))
     medians = {
-        agent: float(np.median([r["hns"] for r in runs if r["agent"] == agent]))
-        for agent in sorted({r["agent"] for r in runs})
+        agent: float(
+            np.median([r["hns"] for r in runs if r["agent"] == agent and r["game"] in PLAN["nec"]])
+        )
+        for agent in PLAN
+        if all(agent in table.get(game, {}) for game in PLAN["nec"])
     }
     result = {
         "command": "python benchmarks/episodic_agents.py train && "
@@ -125,8 +153,7 @@ def collect(args: argparse.Namespace) -> None:
         "nec_published_median_hns_at_250k_agent_steps": 0.167,  # Pritzel 2017, table 1, 57 games
         "runs": runs,
     }
-    path = ROOT / "benchmarks" / "results" / "episodic_agents.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
     for game, row in table.items():
         print(game, json.dumps(row))
     print("median HNS", json.dumps(medians))
