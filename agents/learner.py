@@ -107,7 +107,8 @@ class Learner:
         outputs = step(inputs)
         self.updates += 1
         if self.updates % self.config.target_period == 0:
-            torch._foreach_lerp_(*self._pairs, self.config.target_tau)
+            with torch.no_grad():  # or the target would carry a graph that grows with every update
+                torch._foreach_lerp_(*self._pairs, self.config.target_tau)
         return outputs
 
     def _step(self, inputs: LearnerInputs) -> LearnerOutputs:

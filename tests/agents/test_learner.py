@@ -90,6 +90,12 @@ def test_target_follows_slowly():
         torch.testing.assert_close(target, before + 0.1 * (online - before))
 
 
+def test_target_carries_no_graph():
+    learner = make(target_tau=0.1)
+    learner.update(bandit())
+    assert not any(p.requires_grad or p.grad_fn for p in learner.target.parameters())
+
+
 def test_n_and_gamma_anneal():
     learner = make(n_step_start=10, n_step_end=3, gamma_start=0.9, gamma_end=0.99, anneal_updates=2)
     assert (learner.n_step(), learner.gamma()) == (10, pytest.approx(0.9))
