@@ -141,6 +141,8 @@ def quickstart() -> str:
 def laptop_memory() -> str:
     result = load("laptop_memory")
     rows = [["peak memory with a full replay", f"{result['peak_memory_mb'] / 1e3:.2f} GB"]]
+    if (growth := result.get("growth_mb_per_100k_steps")) is not None:
+        rows.append(["growth from there, in 100k agent steps", f"{growth / 1e3:.3f} GB"])
     return markdown(["", ""], rows) + source("laptop_memory", result)
 
 
@@ -302,6 +304,14 @@ def continual() -> str:
     def cell(value: float | None, digits: int = 2, sign: str = "") -> str:
         return "-" if value is None else f"{value:{sign}.{digits}f}"
 
+    def over_seeds(row: dict, key: str, sign: str = "") -> str:
+        """Mean, and the range over seeds where there are several."""
+        values = [run[key] for run in row["runs"]]
+        mean = cell(row["mean"][key], sign=sign)
+        if len(values) == 1:
+            return mean
+        return f"{mean} [{cell(min(values), sign=sign)}, {cell(max(values), sign=sign)}]"
+
     rows = []
     for method, row in result["methods"].items():
         m = row["mean"]
@@ -309,8 +319,9 @@ def continual() -> str:
             [
                 f"`{method}`",
                 str(len(row["runs"])),
-                cell(m["average"]),
-                *(cell(m[key], sign="+") for key in ("forgetting", "visit_forgetting")),
+                over_seeds(row, "average"),
+                over_seeds(row, "forgetting", "+"),
+                cell(m["visit_forgetting"], sign="+"),
                 *(cell(m[key], sign="+") for key in ("forward_transfer", "intransigence")),
                 cell(m["bytes_total"] / 1e6, 1),
             ]
