@@ -53,6 +53,10 @@ class AgentConfig:
     learn_start: int = 1_600  # agent steps before the first update
     target_period: int = 1  # updates between two target updates
     target_tau: float = 0.005  # share of the online weights mixed in at each; 1 = hard copy
+    # Once n and gamma are annealed the share falls in inverse proportion to the updates, to this
+    # value: the target network, which also acts, is then the mean of a fixed part of the game's
+    # training (after Shamir 2013, 1212.1824). 0 = it stays.
+    target_tau_end: float = 0.0
     # The online network's churn explores (Schaul 2022, 2206.00730), the target's mean is steadier.
     # No difference beyond the noise on RoadRunner (12k steps, seeds 111 to 113: 4,130 and 3,430).
     act_with_target: bool = True  # greedy actions from the target network (BBF) or the online one
@@ -117,6 +121,10 @@ class AgentConfig:
         require(self.learning_rate > 0, "agent.learning_rate must be above 0")
         require(self.adam_eps > 0, "agent.adam_eps must be above 0")
         require(0 < self.target_tau <= 1, "agent.target_tau must lie in (0, 1]")
+        require(
+            0 <= self.target_tau_end <= self.target_tau,
+            f"agent.target_tau_end={self.target_tau_end} must lie between 0 and agent.target_tau",
+        )
         require(self.updates_per_step > 0, "agent.updates_per_step must be above 0")
         require(self.v_min < self.v_max, "agent.v_min must be below agent.v_max")
         require(0 <= self.shift <= 20, "agent.shift must lie between 0 and 20 pixels")

@@ -99,6 +99,13 @@ class Learner:
             c.gamma_start, c.gamma_end, c.anneal_updates, self._annealed()
         )
 
+    def target_tau(self) -> float:
+        """Share of the online weights that the target network takes at the present update."""
+        c = self.config
+        if not c.target_tau_end or self._annealed() <= c.anneal_updates:
+            return c.target_tau
+        return max(c.target_tau_end, c.target_tau * c.anneal_updates / self._annealed())
+
     def _annealed(self) -> int:
         return self.updates - self.anneal_from
 
@@ -108,7 +115,7 @@ class Learner:
         self.updates += 1
         if self.updates % self.config.target_period == 0:
             with torch.no_grad():  # or the target would carry a graph that grows with every update
-                torch._foreach_lerp_(*self._pairs, self.config.target_tau)
+                torch._foreach_lerp_(*self._pairs, self.target_tau())
         return outputs
 
     def _step(self, inputs: LearnerInputs) -> LearnerOutputs:

@@ -36,6 +36,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "reactive": (),
     "self_prediction": ("world_model=latent",),
     "normalised": ("agent.normalise=true",),
+    "slow_target": ("agent.target_tau_end=0.0005",),
 }
 RESULT = ROOT / "benchmarks" / "results" / "atari100k.json"
 

@@ -90,6 +90,22 @@ def test_target_follows_slowly():
         torch.testing.assert_close(target, before + 0.1 * (online - before))
 
 
+def test_target_averages_a_fixed_part_of_the_training_once_the_schedules_are_annealed():
+    learner = make(target_tau=0.1, target_tau_end=0.02, anneal_updates=10)
+    taus = []
+    for learner.updates in (0, 10, 20, 40, 1000):
+        taus.append(learner.target_tau())
+    assert taus == pytest.approx([0.1, 0.1, 0.05, 0.025, 0.02])
+    learner.anneal_from = 980  # a new game
+    assert learner.target_tau() == pytest.approx(0.05)
+    old = [p.clone() for p in learner.target.parameters()]
+    learner.update(bandit())  # the 21st update of the game
+    for target, online, before in zip(
+        learner.target.parameters(), learner.network.parameters(), old
+    ):
+        torch.testing.assert_close(target, before + 0.1 * 10 / 21 * (online - before))
+
+
 def test_target_carries_no_graph():
     learner = make(target_tau=0.1)
     learner.update(bandit())
