@@ -2,11 +2,14 @@
 
     python benchmarks/episodic_agents.py train --jobs 2    # runs/episodic/<game>-<agent>-s<seed>
     python benchmarks/episodic_agents.py collect           # benchmarks/results/episodic_agents.json
+    python benchmarks/episodic_agents.py without           # trained with memory, judged without
 
 Both commands may be given on different machines, and training goes on where it was stopped: what
 was recorded elsewhere stays recorded, and runs of `reactive` are also taken from atari100k.json.
-The score of a run is the mean of its last evaluation. All agents have the same encoder
-(`--encoder`), the same protocol and the same budget.
+The score of a run is the mean of its last evaluation. `without` plays the same episodes with the
+same weights by the learned values alone, for each recorded run of agent=episodic found here: what
+the memory is worth where it decides, apart from what it did to the training. All agents have the
+same encoder (`--encoder`), the same protocol and the same budget.
 """
 
 from __future__ import annotations
@@ -101,6 +104,46 @@ def read_run(folder: Path) -> dict | None:
     }
 
 
+def without(args: argparse.Namespace) -> None:
+    """Judge every run of agent=episodic once more with its memory silent."""
+    import torch
+
+    from agents.agent import Agent
+    from agents.losses import masked_argmax
+    from evaluation.evaluator import Evaluator
+    from training.loading import load_run
+
+    result = json.loads(RESULT.read_text())
+    for row in result["runs"]:
+        folder = ROOT / RUNS / f"{row['game']}-{row['agent']}-s{row['seed']}"
+        if row["agent"] != "episodic" or not folder.exists():
+            continue
+        agent = (run := load_run(folder)).agent
+        counts = {"decisions": 0, "equal": 0}
+
+        @torch.no_grad()
+        def learned_alone(obs: np.ndarray, game, agent=agent, counts=counts) -> np.ndarray:
+            q = Agent.q_values(agent, obs, game.index, agent.acting_network)
+            actions = masked_argmax(q, agent.masks[game.index].expand_as(q)).numpy()
+            counts["decisions"] += len(actions)
+            counts["equal"] += int((actions == agent.eval_policy(obs, game.index)).sum())
+            return actions
+
+        evaluator = Evaluator(**run.evaluator_settings(episodes=row["episodes"]))
+        returns = evaluator.evaluate(learned_alone, row["game"]).returns
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        evals = [x for x in map(json.loads, lines) if x["kind"] == "eval"]
+        gain = np.array(evals[-1]["returns"]) - returns
+        row["without_memory"] = {
+            "score": float(returns.mean()),
+            "gain_of_memory": float(gain.mean()),
+            "standard_error": float(gain.std(ddof=1) / len(gain) ** 0.5),
+            "equal_actions": counts["equal"] / counts["decisions"],
+        }
+        print(row["game"], row["score"], json.dumps(row["without_memory"]), flush=True)
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+
+
 def recorded(path: Path) -> list[dict]:
     return json.loads(path.read_text())["runs"] if path.exists() else []
 
@@ -127,8 +170,11 @@ def collect(args: argparse.Namespace) -> None:
         else:
             runs.append(run)
     for run in [*recorded(RESULT), *of_reactive(args.encoder)]:
-        if not any(all(run[k] == r[k] for k in ("game", "agent", "seed")) for r in runs):
+        same = [r for r in runs if all(run[k] == r[k] for k in ("game", "agent", "seed"))]
+        if not same:
             runs.append(run)
+        elif "without_memory" in run and run["commit"] == same[0]["commit"]:
+            same[0]["without_memory"] = run["without_memory"]
     runs.sort(key=lambda r: (r["game"], r["agent"], r["seed"]))
     table: dict[str, dict] = {}
     for run in runs:
@@ -150,6 +196,7 @@ def collect(args: argparse.Namespace) -> None:
         "what": "return at the run's last evaluation, single game, same encoder for all agents",
         "table": table,
         "median_hns": medians,
+        "median_games": sorted(PLAN["nec"]),
         "nec_published_median_hns_at_250k_agent_steps": 0.167,  # Pritzel 2017, table 1, 57 games
         "runs": runs,
     }
@@ -161,7 +208,7 @@ def collect(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=("train", "collect"))
+    parser.add_argument("action", choices=("train", "collect", "without"))
     parser.add_argument("--agents", nargs="+", default=tuple(PLAN), choices=tuple(PLAN))
     parser.add_argument("--games", nargs="+", default=None, help="instead of each agent's own")
     parser.add_argument("--seeds", nargs="+", type=int, default=(0,))
@@ -169,7 +216,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("overrides", nargs="*", help="further overrides of train.py")
     args = parser.parse_args()
-    {"train": train, "collect": collect}[args.action](args)
+    {"train": train, "collect": collect, "without": without}[args.action](args)
 
 
 if __name__ == "__main__":

@@ -526,18 +526,26 @@ def episodic_share() -> str:
 
 def episodic_agents() -> str:
     result = load("episodic_agents")
-    agents = [a for a in ("reactive", "mfec", "nec", "episodic") if a in result["median_hns"]]
+    medians = result["median_hns"]
+    held = {agent for row in result["table"].values() for agent in row}
+    agents = [a for a in ("reactive", "episodic", "mfec", "nec") if a in held]
 
     def shown(cell: dict | None) -> str:
         if cell is None:
             return "-"
-        return f"{cell['mean']:,.0f}" + (f" ({n} seeds)" if (n := len(cell["seeds"])) > 1 else "")
+        mean = f"{cell['mean']:,.{0 if abs(cell['mean']) >= 100 else 1}f}"
+        return mean + (f" ({n} seeds)" if (n := len(cell["seeds"])) > 1 else "")
 
     rows = [
         [game, *(shown(row.get(agent)) for agent in agents)]
         for game, row in result["table"].items()
     ]
-    rows.append(["median HNS", *(f"{100 * result['median_hns'][a]:.1f} %" for a in agents)])
+    rows.append(
+        [
+            "median HNS of " + ", ".join(result["median_games"]),
+            *(f"{100 * medians[a]:.1f} %" if a in medians else "-" for a in agents),
+        ]
+    )
     head = ["return at 100k agent steps", *(f"`{a}`" for a in agents)]
     return markdown(head, rows) + source("episodic_agents", result)
 
