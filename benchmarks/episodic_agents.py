@@ -54,6 +54,7 @@ def train(args: argparse.Namespace) -> None:
             f"sequence.games=[{game}]",
             f"agent={agent}",
             f"encoder={args.encoder}",
+            "agent.target_tau_end=0",  # as the runs of `reactive` in atari100k.json
             f"seed={seed}",
             f"run={folder}",
             "display=plain",
@@ -192,7 +193,8 @@ def collect(args: argparse.Namespace) -> None:
     }
     result = {
         "command": "python benchmarks/episodic_agents.py train && "
-        "python benchmarks/episodic_agents.py collect",
+        "python benchmarks/episodic_agents.py collect && "
+        "python benchmarks/episodic_agents.py without",
         "what": "return at the run's last evaluation, single game, same encoder for all agents",
         "table": table,
         "median_hns": medians,

@@ -64,9 +64,10 @@ def throughput() -> str:
 def atari100k() -> str:
     result = load("atari100k")
     labels = {
-        "": "`reactive`",
-        "self_prediction": "with self-prediction",
-        "normalised": "with normalisation",
+        "slow_target": "`reactive`",
+        "": "with a target of constant speed",
+        "self_prediction": "this and self-prediction",
+        "normalised": "this and normalisation",
     }
     rows = []
     for game, row in result["table"].items():
@@ -547,7 +548,25 @@ def episodic_agents() -> str:
         ]
     )
     head = ["return at 100k agent steps", *(f"`{a}`" for a in agents)]
-    return markdown(head, rows) + source("episodic_agents", result)
+    judged = [r for r in result["runs"] if "without_memory" in r]
+    if not judged:
+        return markdown(head, rows) + source("episodic_agents", result)
+    silent = [
+        [
+            r["game"],
+            *(f"{x:,.{0 if abs(r['score']) >= 100 else 1}f}" for x in (r["score"], w["score"])),
+            "{:+,.{d}f} ± {:,.{d}f}".format(
+                w["gain_of_memory"], w["standard_error"], d=0 if abs(r["score"]) >= 100 else 1
+            ),
+            f"{w['equal_actions']:.0%}",
+        ]
+        for r in judged
+        for w in [r["without_memory"]]
+    ]
+    silent_head = ["`episodic`, the same weights and episodes", "with its memory", "memory silent",
+                   "memory adds (± standard error)", "equal actions"]  # fmt: skip
+    both = markdown(head, rows) + "\n" + markdown(silent_head, silent)
+    return both + source("episodic_agents", result)
 
 
 TABLES: dict[str, Callable[[], str]] = {
