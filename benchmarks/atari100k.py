@@ -5,10 +5,10 @@
     python benchmarks/atari100k.py train --variants self_prediction
 
 `slow_target` is agent=reactive as it comes. The other variants have a target network of constant
-speed (agent.target_tau_end=0): `reactive` nothing but that; `self_prediction` learns a world model
-beside the values (SPR's loss among its own) and acts without it: what the loss alone does;
-`normalised` has layer normalisation in the head. Folders: <game>-<encoder>-<variant>-s<seed>,
-without the variant for `reactive`.
+speed (agent.target_tau_end=0): `reactive` nothing but that; in `explored_alike` all emulators have
+one epsilon; `self_prediction` learns a world model beside the values (SPR's loss among its own) and
+acts without it: what the loss alone does; `normalised` has layer normalisation in the head.
+Folders: <game>-<encoder>-<variant>-s<seed>, without the variant for `reactive`.
 
 Both commands may be given on different machines, and training goes on where it was stopped: what
 was recorded elsewhere stays recorded. The score of a run is the mean of its last evaluation, made
@@ -38,6 +38,7 @@ CONSTANT = "agent.target_tau_end=0"
 VARIANTS: dict[str, tuple[str, ...]] = {
     "slow_target": (),
     "reactive": (CONSTANT,),
+    "explored_alike": (CONSTANT, "agent.epsilon_spread=1"),
     "self_prediction": (CONSTANT, "world_model=latent"),
     "normalised": (CONSTANT, "agent.normalise=true"),
 }
@@ -141,6 +142,7 @@ def collect(args: argparse.Namespace) -> None:
         "command": "python benchmarks/atari100k.py train && python benchmarks/atari100k.py collect",
         "what": "return at 100k agent steps (400k frames), single game; slow_target: "
         "agent=reactive as it comes; reactive: with a target network of constant speed; "
+        "explored_alike: that with one epsilon for all emulators; "
         "self_prediction: that with the world model's losses; normalised: that with layer "
         "normalisation in the head",
         "table": table,

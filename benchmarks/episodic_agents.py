@@ -170,7 +170,7 @@ def collect(args: argparse.Namespace) -> None:
             print(f"{folder.name}: not finished, left out")
         else:
             runs.append(run)
-    for run in [*recorded(RESULT), *of_reactive(args.encoder)]:
+    for run in [*of_reactive(args.encoder), *recorded(RESULT)]:
         same = [r for r in runs if all(run[k] == r[k] for k in ("game", "agent", "seed"))]
         if not same:
             runs.append(run)

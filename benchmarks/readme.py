@@ -66,6 +66,7 @@ def atari100k() -> str:
     labels = {
         "slow_target": "`reactive`",
         "": "with a target of constant speed",
+        "explored_alike": "this and one epsilon for all",
         "self_prediction": "this and self-prediction",
         "normalised": "this and normalisation",
     }
