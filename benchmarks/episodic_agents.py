@@ -117,7 +117,7 @@ def without(args: argparse.Namespace) -> None:
     result = json.loads(RESULT.read_text())
     for row in result["runs"]:
         folder = ROOT / RUNS / f"{row['game']}-{row['agent']}-s{row['seed']}"
-        if row["agent"] != "episodic" or not folder.exists():
+        if row["agent"] != "episodic" or "without_memory" in row or not folder.exists():
             continue
         agent = (run := load_run(folder)).agent
         counts = {"decisions": 0, "equal": 0}
@@ -142,7 +142,7 @@ def without(args: argparse.Namespace) -> None:
             "equal_actions": counts["equal"] / counts["decisions"],
         }
         print(row["game"], row["score"], json.dumps(row["without_memory"]), flush=True)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        RESULT.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def recorded(path: Path) -> list[dict]:
