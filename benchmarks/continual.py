@@ -68,8 +68,6 @@ METHODS: dict[str, tuple[str, ...]] = {
 DEFAULT = tuple(METHODS)[:7]
 EPISODES = 8  # of an evaluation; quickstart's 4 leave forgetting in the noise
 FINAL_EPISODES = 20
-KEPT = ("seconds", "agent_steps_per_s", "bytes", "bytes_total", "returns", "memory", "run",
-        "commit", "cpu")  # fmt: skip
 
 
 # -- runs -----------------------------------------------------------------------------------------
@@ -201,7 +199,7 @@ class Run(NamedTuple):
 
     visits: list[Visit]
     raw: dict[str, Curve]  # mean returns of each game's evaluations
-    kept: dict  # what the JSON says of it and no scale changes
+    kept: dict  # what the JSON says of it; figures that depend on the scale are made anew
 
 
 def collect(args: argparse.Namespace) -> None:
@@ -244,35 +242,30 @@ def collect(args: argparse.Namespace) -> None:
             }
             metrics = continual_metrics(own, [v for v in run.visits if v.game in used], single)
             lost = [v.value for v in metrics.visit_forgetting if v.value is not None]
-            runs.append(
-                {
-                    "seed": seed,
-                    "average": metrics.average,
-                    "forgetting": metrics.forgetting,
-                    "forgetting_by_game": metrics.forgetting_by_game,
-                    "visit_forgetting": _mean(lost),
-                    "forward_transfer": metrics.forward_transfer,
-                    "intransigence": metrics.intransigence,
-                    "intransigence_by_game": metrics.intransigence_by_game,
-                    "scores_at_the_end": metrics.now,
-                    "matrix": metrics.level.tolist(),  # [game, visit]
-                    **run.kept,
-                }
-            )
+            figures = {
+                "average": metrics.average,
+                "forgetting": metrics.forgetting,
+                "forgetting_by_game": metrics.forgetting_by_game,
+                "visit_forgetting": _mean(lost),
+                "forward_transfer": metrics.forward_transfer,
+                "intransigence": metrics.intransigence,
+                "intransigence_by_game": metrics.intransigence_by_game,
+                "scores_at_the_end": metrics.now,
+                "matrix": metrics.level.tolist(),  # [game, visit]
+            }
+            runs.append({"seed": seed} | run.kept | figures)
             curves.setdefault(method, []).append(own)
-        figures = ("average", "forgetting", "visit_forgetting", "forward_transfer",
-                   "intransigence", "seconds", "agent_steps_per_s", "bytes_total")  # fmt: skip
+        averaged = ("average", "forgetting", "visit_forgetting", "forward_transfer",
+                    "intransigence", "seconds", "agent_steps_per_s", "bytes_total")  # fmt: skip
         result[method] = {
             "overrides": list(METHODS[method]),
-            "mean": {f: _mean([r[f] for r in runs]) for f in figures},
+            "mean": {f: _mean([r[f] for r in runs]) for f in averaged},
             "runs": runs,
         }
     note = args.out / "command.txt"
     commands = [c for c in (old or {"command": ""})["command"].split(" && ") if " train " in c]
     given = note.read_text().splitlines() if note.exists() else []
     commands += [c for c in given if c not in commands]
-    manifests = sorted(args.out.glob("*/manifest.json"))
-    first = json.loads(manifests[0].read_text()) if manifests else old
     written = {
         "command": " && ".join([*commands, shlex.join(["python", *sys.argv])]),
         "what": "scores are (score - random) / (single - random); average: at the end; forgetting: "
@@ -292,7 +285,6 @@ def collect(args: argparse.Namespace) -> None:
             for g in games
         },
         "methods": result,
-        **{k: first[k] for k in ("machine", "device", "versions", "commit")},
     }
     args.results.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(written, indent=1) + "\n")
@@ -316,7 +308,7 @@ def recorded(old: dict) -> tuple[dict[str, dict[int, Run]], dict[str, dict[int, 
             run["seed"]: Run(
                 visits,
                 {g: as_curve(g, pairs) for g, pairs in run["returns"].items()},
-                {k: run[k] for k in KEPT if k in run},
+                run,
             )
             for run in row["runs"]
         }
@@ -351,20 +343,17 @@ def found(folder: Path, methods: dict, alone: dict, old: dict | None) -> None:
     rates = [x.numbers["agent_steps_per_s"] for x in log.train]
     sizes = bytes_of(config)
     manifest = json.loads((folder / "manifest.json").read_text())
-    kept = (
-        max((x.numbers["seconds"] for x in log.train), default=None),
-        float(np.median(rates)) if rates else None,
-        sizes,
-        sum(sizes.values()),
-        {g: [[e.step, e.mean] for e in es] for g, es in log.evaluations.items()},
-        remembered(log) if config.task_labels == "oracle" else [],
-        folder.name,
-        manifest["commit"],
-        manifest["machine"]["cpu"],
-    )
-    methods.setdefault(name, {})[int(seed)] = Run(
-        log.visits, log.raw_curves(), dict(zip(KEPT, kept, strict=True))
-    )
+    kept = {
+        "seconds": max((x.numbers["seconds"] for x in log.train), default=None),
+        "agent_steps_per_s": float(np.median(rates)) if rates else None,
+        "bytes": sizes,
+        "bytes_total": sum(sizes.values()),
+        "returns": {g: [[e.step, e.mean] for e in es] for g, es in log.evaluations.items()},
+        "memory": remembered(log) if config.task_labels == "oracle" else [],
+        "run": folder.name,
+        **{k: manifest[k] for k in ("commit", "machine", "device", "versions")},
+    }
+    methods.setdefault(name, {})[int(seed)] = Run(log.visits, log.raw_curves(), kept)
 
 
 def remembered(log: RunLog) -> list[dict]:
