@@ -125,7 +125,13 @@ class AgentConfig:
         require(0 < self.target_tau <= 1, "agent.target_tau must lie in (0, 1]")
         require(
             0 <= self.target_tau_end <= self.target_tau,
-            f"agent.target_tau_end={self.target_tau_end} must lie between 0 and agent.target_tau",
+            f"agent.target_tau_end={self.target_tau_end} must lie between 0 and agent.target_tau="
+            f"{self.target_tau}; 0 keeps that",
+        )
+        require(
+            self.target_tau < 1 or self.target_tau_end == 0,
+            "agent.target_tau=1 copies the network and has nothing to slow down: set "
+            "agent.target_tau_end=0",
         )
         require(self.updates_per_step > 0, "agent.updates_per_step must be above 0")
         require(self.v_min < self.v_max, "agent.v_min must be below agent.v_max")

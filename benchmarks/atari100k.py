@@ -4,8 +4,8 @@
     python benchmarks/atari100k.py collect            # benchmarks/results/atari100k.json
     python benchmarks/atari100k.py train --variants self_prediction
 
-`slow_target` is agent=reactive as it comes. The other variants have a target network of constant
-speed (agent.target_tau_end=0): `reactive` nothing but that; in `explored_alike` all emulators have
+`reactive` is agent=reactive as it comes. The other variants have a target network of constant speed
+(agent.target_tau_end=0): `constant_target` nothing but that; in `explored_alike` all emulators have
 one epsilon; `self_prediction` learns a world model beside the values (SPR's loss among its own) and
 acts without it: what the loss alone does; `normalised` has layer normalisation in the head.
 Folders: <game>-<encoder>-<variant>-s<seed>, without the variant for `reactive`.
@@ -36,8 +36,8 @@ GAMES = ("road_runner", "krull", "boxing")
 PUBLISHED = ("DER", "DrQ_eps", "SPR")
 CONSTANT = "agent.target_tau_end=0"
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "slow_target": (),
-    "reactive": (CONSTANT,),
+    "reactive": (),
+    "constant_target": (CONSTANT,),
     "explored_alike": (CONSTANT, "agent.epsilon_spread=1"),
     "self_prediction": (CONSTANT, "world_model=latent"),
     "normalised": (CONSTANT, "agent.normalise=true"),
@@ -140,8 +140,8 @@ def collect(args: argparse.Namespace) -> None:
         table[game] = row
     result = {
         "command": "python benchmarks/atari100k.py train && python benchmarks/atari100k.py collect",
-        "what": "return at 100k agent steps (400k frames), single game; slow_target: "
-        "agent=reactive as it comes; reactive: with a target network of constant speed; "
+        "what": "return at 100k agent steps (400k frames), single game; reactive: "
+        "as it comes; constant_target: with a target network of constant speed; "
         "explored_alike: that with one epsilon for all emulators; "
         "self_prediction: that with the world model's losses; normalised: that with layer "
         "normalisation in the head",
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("action", choices=("train", "collect"))
     parser.add_argument("--games", nargs="+", default=GAMES)
     parser.add_argument("--encoders", nargs="+", default=("conv", "spiking"))
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=("slow_target",))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=("reactive",))
     parser.add_argument("--seeds", nargs="+", type=int, default=(0,))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("overrides", nargs="*", help="further overrides of train.py")

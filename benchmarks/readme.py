@@ -64,8 +64,8 @@ def throughput() -> str:
 def atari100k() -> str:
     result = load("atari100k")
     labels = {
-        "slow_target": "`reactive`",
-        "": "with a target of constant speed",
+        "": "`reactive`",
+        "constant_target": "with a target of constant speed",
         "explored_alike": "this and one epsilon for all",
         "self_prediction": "this and self-prediction",
         "normalised": "this and normalisation",
@@ -532,10 +532,13 @@ def episodic_agents() -> str:
     held = {agent for row in result["table"].values() for agent in row}
     agents = [a for a in ("reactive", "episodic", "mfec", "nec") if a in held]
 
+    def digits(score: float) -> int:
+        return 0 if abs(score) >= 100 else 1
+
     def shown(cell: dict | None) -> str:
         if cell is None:
             return "-"
-        mean = f"{cell['mean']:,.{0 if abs(cell['mean']) >= 100 else 1}f}"
+        mean = f"{cell['mean']:,.{digits(cell['mean'])}f}"
         return mean + (f" ({n} seeds)" if (n := len(cell["seeds"])) > 1 else "")
 
     rows = [
@@ -549,25 +552,23 @@ def episodic_agents() -> str:
         ]
     )
     head = ["return at 100k agent steps", *(f"`{a}`" for a in agents)]
-    judged = [r for r in result["runs"] if "without_memory" in r]
-    if not judged:
-        return markdown(head, rows) + source("episodic_agents", result)
+    table = markdown(head, rows)
     silent = [
         [
-            r["game"],
-            *(f"{x:,.{0 if abs(r['score']) >= 100 else 1}f}" for x in (r["score"], w["score"])),
-            "{:+,.{d}f} ± {:,.{d}f}".format(
-                w["gain_of_memory"], w["standard_error"], d=0 if abs(r["score"]) >= 100 else 1
-            ),
-            f"{w['equal_actions']:.0%}",
+            run["game"],
+            f"{run['score']:,.{d}f}",
+            f"{alone['score']:,.{d}f}",
+            f"{alone['gain_of_memory']:+,.{d}f} ± {alone['standard_error']:,.{d}f}",
         ]
-        for r in judged
-        for w in [r["without_memory"]]
+        for run in result["runs"]
+        if (alone := run.get("without_memory"))
+        for d in [digits(run["score"])]
     ]
-    silent_head = ["`episodic`, the same weights and episodes", "with its memory", "memory silent",
-                   "memory adds (± standard error)", "equal actions"]  # fmt: skip
-    both = markdown(head, rows) + "\n" + markdown(silent_head, silent)
-    return both + source("episodic_agents", result)
+    if silent:
+        head = ["`episodic`, the same weights and episodes", "with its memory", "memory silent",
+                "memory adds (± standard error)"]  # fmt: skip
+        table += "\n" + markdown(head, silent)
+    return table + source("episodic_agents", result)
 
 
 TABLES: dict[str, Callable[[], str]] = {

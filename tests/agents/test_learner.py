@@ -31,7 +31,8 @@ class FakeEncoder(nn.Module):
 
 
 def make(**values):
-    defaults = {"hidden": 32, "target_tau": 1.0, "target_period": 1, "learning_rate": 1e-2}
+    defaults = {"hidden": 32, "target_tau": 1.0, "target_tau_end": 0.0, "target_period": 1,
+                "learning_rate": 1e-2}  # fmt: skip
     config = AgentConfig(**(defaults | values))
     torch.manual_seed(0)
     network = QNetwork(FakeEncoder(), ACTIONS, config)
@@ -91,6 +92,8 @@ def test_target_follows_slowly():
 
 
 def test_target_averages_a_fixed_part_of_the_training_once_the_schedules_are_annealed():
+    with pytest.raises(UserError, match="set agent"):
+        AgentConfig(target_tau=1.0)
     learner = make(target_tau=0.1, target_tau_end=0.02, anneal_updates=10)
     taus = []
     for learner.updates in (0, 10, 20, 40, 1000):
