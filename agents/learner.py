@@ -102,7 +102,8 @@ class Learner:
     def target_tau(self) -> float:
         """Share of the online weights that the target network takes at the present update."""
         c = self.config
-        if not c.target_tau_end or self._annealed() <= c.anneal_updates:
+        slows = c.target_tau_end > 0 and c.target_tau < 1
+        if not slows or self._annealed() <= c.anneal_updates:
             return c.target_tau
         return max(c.target_tau_end, c.target_tau * c.anneal_updates / self._annealed())
 

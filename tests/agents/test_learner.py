@@ -31,8 +31,7 @@ class FakeEncoder(nn.Module):
 
 
 def make(**values):
-    defaults = {"hidden": 32, "target_tau": 1.0, "target_tau_end": 0.0, "target_period": 1,
-                "learning_rate": 1e-2}  # fmt: skip
+    defaults = {"hidden": 32, "target_tau": 1.0, "target_period": 1, "learning_rate": 1e-2}
     config = AgentConfig(**(defaults | values))
     torch.manual_seed(0)
     network = QNetwork(FakeEncoder(), ACTIONS, config)
@@ -92,8 +91,6 @@ def test_target_follows_slowly():
 
 
 def test_target_averages_a_fixed_part_of_the_training_once_the_schedules_are_annealed():
-    with pytest.raises(UserError, match="set agent"):
-        AgentConfig(target_tau=1.0)
     learner = make(target_tau=0.1, target_tau_end=0.02, anneal_updates=10)
     taus = []
     for learner.updates in (0, 10, 20, 40, 1000):
@@ -101,6 +98,9 @@ def test_target_averages_a_fixed_part_of_the_training_once_the_schedules_are_ann
     assert taus == pytest.approx([0.1, 0.1, 0.05, 0.025, 0.02])
     learner.anneal_from = 980  # a new game
     assert learner.target_tau() == pytest.approx(0.05)
+    copies, stays = make(anneal_updates=10), make(target_tau_end=0.0, anneal_updates=10)
+    copies.updates = stays.updates = 1000
+    assert (copies.target_tau(), stays.target_tau()) == (1.0, 0.1)
     old = [p.clone() for p in learner.target.parameters()]
     learner.update(bandit())  # the 21st update of the game
     for target, online, before in zip(
