@@ -54,10 +54,11 @@ class AgentConfig:
     target_period: int = 1  # updates between two target updates
     target_tau: float = 0.005  # share of the online weights mixed in at each; 1 = hard copy
     # Once n and gamma are annealed the share falls in inverse proportion to the updates, to this
-    # value; 0 = it stays, and so does 1, a hard copy. The target network, which also acts, is then the mean of a fixed part of
-    # the game's training (after Shamir 2013, 1212.1824). Krull at 100k 4,457 instead of 4,198,
-    # RoadRunner 8,546 instead of 7,122. [measured, spiking, seed 0; chosen on two other runs, whose
-    # weights averaged over their last updates did better by a fifth and a third]
+    # value; 0 = it stays, and so does a hard copy. The target network, which also acts, is then the
+    # mean of a fixed part of the game's training (after Shamir 2013, 1212.1824). Krull at 100k
+    # 4,457 instead of 4,198, RoadRunner 8,546 instead of 7,122. [measured, spiking, seed 0; chosen
+    # on two other runs, whose weights averaged over their last updates did better by a fifth and a
+    # third]
     target_tau_end: float = 0.0005
     # The online network's churn explores (Schaul 2022, 2206.00730), the target's mean is steadier.
     # No difference beyond the noise on RoadRunner (12k steps, seeds 111 to 113: 4,130 and 3,430).

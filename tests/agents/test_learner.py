@@ -98,8 +98,8 @@ def test_target_averages_a_fixed_part_of_the_training_once_the_schedules_are_ann
     assert taus == pytest.approx([0.1, 0.1, 0.05, 0.025, 0.02])
     learner.anneal_from = 980  # a new game
     assert learner.target_tau() == pytest.approx(0.05)
-    copies, stays = make(anneal_updates=10), make(target_tau_end=0.0, anneal_updates=10)
-    copies.updates = stays.updates = 1000
+    copies, stays = make(anneal_updates=10), make(target_tau=0.1, target_tau_end=0.0)
+    copies.updates = stays.updates = 100_000
     assert (copies.target_tau(), stays.target_tau()) == (1.0, 0.1)
     old = [p.clone() for p in learner.target.parameters()]
     learner.update(bandit())  # the 21st update of the game
