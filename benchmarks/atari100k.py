@@ -4,10 +4,12 @@
     python benchmarks/atari100k.py collect            # benchmarks/results/atari100k.json
     python benchmarks/atari100k.py train --variants self_prediction
 
-`reactive` is agent=reactive as it comes. The other variants have a target network of constant speed
+`reactive` is agent=reactive as it comes; `self_prediction` also learns a world model beside the
+values (SPR's loss among its own) and acts without it: what the losses alone do; `fine` has the
+encoder size of that name. The other variants have a target network of constant speed
 (agent.target_tau_end=0): `constant_target` nothing but that; in `explored_alike` all emulators have
-one epsilon; `self_prediction` learns a world model beside the values (SPR's loss among its own) and
-acts without it: what the loss alone does; `normalised` has layer normalisation in the head.
+one epsilon; `constant_self_prediction` has the world model's losses; `normalised` has layer
+normalisation in the head.
 Folders: <game>-<encoder>-<variant>-s<seed>, without the variant for `reactive`.
 
 Both commands may be given on different machines, and training goes on where it was stopped: what
@@ -37,9 +39,11 @@ PUBLISHED = ("DER", "DrQ_eps", "SPR")
 CONSTANT = "agent.target_tau_end=0"
 VARIANTS: dict[str, tuple[str, ...]] = {
     "reactive": (),
+    "self_prediction": ("world_model=latent",),
+    "fine": ("encoder.size=fine",),
     "constant_target": (CONSTANT,),
     "explored_alike": (CONSTANT, "agent.epsilon_spread=1"),
-    "self_prediction": (CONSTANT, "world_model=latent"),
+    "constant_self_prediction": (CONSTANT, "world_model=latent"),
     "normalised": (CONSTANT, "agent.normalise=true"),
 }
 RESULT = ROOT / "benchmarks" / "results" / "atari100k.json"
@@ -140,11 +144,11 @@ def collect(args: argparse.Namespace) -> None:
         table[game] = row
     result = {
         "command": "python benchmarks/atari100k.py train && python benchmarks/atari100k.py collect",
-        "what": "return at 100k agent steps (400k frames), single game; reactive: "
-        "as it comes; constant_target: with a target network of constant speed; "
-        "explored_alike: that with one epsilon for all emulators; "
-        "self_prediction: that with the world model's losses; normalised: that with layer "
-        "normalisation in the head",
+        "what": "return at 100k agent steps (400k frames), single game; reactive: as it comes; "
+        "self_prediction: with the world model's losses; fine: with the encoder size of that name; "
+        "constant_target: with a target network of constant speed; explored_alike: that with one "
+        "epsilon for all emulators; constant_self_prediction: that with the world model's losses; "
+        "normalised: that with layer normalisation in the head",
         "table": table,
         "runs": runs,
     }

@@ -36,7 +36,7 @@ from training.threads import configure_threads  # noqa: E402
 
 GAMES = ("krull", "road_runner", "boxing")
 BATCH, BATCHES, ACTIONS = 32, 24, 18
-REPEATS = {"der": 96, "nature": 24, "impala": 5}
+REPEATS = {"der": 96, "fine": 64, "nature": 24, "impala": 5}
 WARM_UP = 2
 FORMS = {
     "spiking": {"kind": "spiking"},

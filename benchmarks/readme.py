@@ -65,10 +65,12 @@ def atari100k() -> str:
     result = load("atari100k")
     labels = {
         "": "`reactive`",
-        "constant_target": "with a target of constant speed",
-        "explored_alike": "this and one epsilon for all",
-        "self_prediction": "this and self-prediction",
-        "normalised": "this and normalisation",
+        "self_prediction": "with self-prediction",
+        "fine": "with the encoder size `fine`",
+        "constant_target": "constant target",
+        "explored_alike": "constant target, one epsilon for all",
+        "constant_self_prediction": "constant target, self-prediction",
+        "normalised": "constant target, normalisation",
     }
     rows = []
     for game, row in result["table"].items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from errors import require
 
 KINDS = ("spiking", "conv")
-SIZES = ("der", "nature", "impala")
+SIZES = ("der", "fine", "nature", "impala")
 SURROGATES = ("triangle", "boxcar")
 
 
@@ -16,7 +16,8 @@ class EncoderConfig:
     """Values of one encoder. Those after `calibrated` concern kind=spiking, except where named."""
 
     kind: str = "spiking"  # spiking: LIF over the four frames; conv: ReLU twin, frames as channels
-    size: str = "der"  # der: van Hasselt 2019; nature: Mnih 2015; impala: Espeholt 2018, fig. 3
+    size: str = "der"  # der: van Hasselt 2019; nature: Mnih 2015; impala: Espeholt 2018, fig. 3;
+    # fine: ours, two layers as in der with the positions of nature
     width: float = 1.0  # factor on the channels of every layer (1 = the published numbers)
     calibrated: bool = True  # kind=conv: start with the same care as the spiking layers (dc_gain,
     # bias_init below, unit variance); false = He's initialisation and biases of 0, as published

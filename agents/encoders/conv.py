@@ -1,4 +1,4 @@
-"""The ReLU twin of the spiking encoder, sizes `der` and `nature`; four frames as channels.
+"""The ReLU twin of the spiking encoder, sizes `der`, `fine` and `nature`; four frames as channels.
 
 Same layers, same positions, same latent size and order. What differs: one pass over four input
 channels instead of four time steps over one, and max(drive, 0) instead of LIF.
@@ -42,7 +42,7 @@ class ConvLayer(nn.Module):
 
 
 class ConvEncoder(Encoder):
-    """ReLU convolutions; kind=conv, size=der or nature."""
+    """ReLU convolutions; kind=conv, size=der, fine or nature."""
 
     has_plain_form = True
 

@@ -1,4 +1,4 @@
-"""The spiking encoder of the sizes `der` and `nature`: convolutions between LIF layers.
+"""The spiking encoder of the sizes `der`, `fine` and `nature`: convolutions between LIF layers.
 
     T time steps (the stacked frames), B batch, H x W positions, C channels in, O channels out
 
@@ -47,7 +47,7 @@ class SpikingConv(nn.Module):
 
 
 class SpikingEncoder(Encoder):
-    """LIF convolutions over the four frames; kind=spiking, size=der or nature."""
+    """LIF convolutions over the four frames; kind=spiking, size=der, fine or nature."""
 
     def __init__(self, config: EncoderConfig, rng: Generator | None = None) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-LATENT = {"der": 576, "nature": 3136, "impala": 3872}
+LATENT = {"der": 576, "fine": 3136, "nature": 3136, "impala": 3872}
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -58,7 +58,7 @@ def test_shapes_and_gradients(kind, size):
         assert p.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize("size", ["der", "nature"])
+@pytest.mark.parametrize("size", ["der", "fine", "nature"])
 @pytest.mark.parametrize("frames", [generated_frames(16, rng(7)), catch_frames(16)])
 def test_activity_starts_between_a_few_and_fifteen_percent(size, frames):
     for seed in range(3):
@@ -160,7 +160,7 @@ def test_wrong_observations_are_refused():
             encoder(bad)
 
 
-@pytest.mark.parametrize("size", ["der", "nature"])
+@pytest.mark.parametrize("size", ["der", "fine", "nature"])
 def test_layers_spec_reproduces_the_spikes(size):
     """A reader of the plain numbers alone gets the same latent."""
     encoder = make_encoder(EncoderConfig(size=size), rng())

@@ -55,6 +55,7 @@ def assert_same(one, other):
 CASES = [
     {},
     {"surrogate": "boxcar", "surrogate_width": 1.0, "surrogate_peak": 0.5},
+    {"size": "fine"},
     {"size": "nature"},
     {"width": 0.5, "leak_init": 0.9},  # 16 and 32 channels: blocks of one vector
     {"width": 1.5, "threshold_init": 0.3},  # 48 and 96 channels: blocks and a rest
@@ -69,8 +70,9 @@ def test_event_kernels_equal_plain_torch(values):
     assert_same(run(encoder, encoder.forward, obs), run(encoder, encoder.forward_reference, obs))
 
 
-def test_patch_products_equal_convolutions():
-    encoder = make_encoder(EncoderConfig(kind="conv"), rng())
+@pytest.mark.parametrize("size", ["der", "fine"])
+def test_patch_products_equal_convolutions(size):
+    encoder = make_encoder(EncoderConfig(kind="conv", size=size), rng())
     assert encoder.patches
     obs = frames(6)
     assert_same(run(encoder, encoder.forward, obs), run(encoder, encoder.forward_reference, obs))
@@ -91,7 +93,7 @@ def test_narrow_channels_and_k_wta_take_the_plain_path():
     assert make_encoder(EncoderConfig(fused=False), rng()).plan is None
 
 
-@pytest.mark.parametrize("size", ["der", "nature"])
+@pytest.mark.parametrize("size", ["der", "fine", "nature"])
 def test_with_and_without_gradient_give_the_same_bits(size):
     encoder = make_encoder(EncoderConfig(size=size), rng())
     obs = frames(5)

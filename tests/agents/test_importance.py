@@ -30,7 +30,7 @@ def frames(count, seed=0):
     return torch.from_numpy(rng.integers(0, 256, (count, 4, 84, 84), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("size", ["der", "nature", "impala"])
+@pytest.mark.parametrize("size", ["der", "fine", "nature", "impala"])
 @pytest.mark.parametrize("kind", ["spiking", "conv"])
 def test_every_encoder_can_be_measured_and_its_plain_form_says_the_same(kind, size):
     agent = make(f"encoder={kind}", f"encoder.size={size}", "consolidation=[ewc,mas]")
