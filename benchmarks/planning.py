@@ -117,16 +117,17 @@ def collect(args: argparse.Namespace) -> None:
 def over_games(runs: list[dict]) -> list[dict]:
     """Figures over games for reports of one evaluation, each on an agent of one game."""
     alike: dict[str, list[dict]] = {}
-    for run in runs:
-        key = json.dumps([run["variants"], run["seed"]], sort_keys=True)
+    for run in runs:  # the oracle plays other numbers of episodes, and not in every report
+        variants = {n: v for n, v in run["variants"].items() if v["model"] != "oracle"}
+        key = json.dumps([variants, run["seed"]], sort_keys=True)
         alike.setdefault(key, []).append(run)
     out = []
-    for reports in alike.values():
+    for key, reports in alike.items():
         if len(reports) > 1:
             games = {game: row for run in reports for game, row in run["games"].items()}
-            variants = reports[0]["variants"]
-            names = [n for n, v in variants.items() if v["model"] != "oracle"]
-            out.append({"seed": reports[0]["seed"], "games": list(games), "variants": variants,
+            variants, seed = json.loads(key)
+            names = [n for n in reports[0]["variants"] if n in variants]
+            out.append({"seed": seed, "games": list(games), "variants": variants,
                         "overall": overall(games, names)})  # fmt: skip
     return out
 
