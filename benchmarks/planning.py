@@ -85,7 +85,7 @@ def times(args: argparse.Namespace) -> None:
 
 
 def collect(args: argparse.Namespace) -> None:
-    runs = []
+    runs, evaluations = [], []
     for path in args.runs:
         given = path if path.suffix == ".json" else path / "report" / "planning.json"
         folder, report = given.parent.parent, json.loads(given.read_text())
@@ -94,6 +94,9 @@ def collect(args: argparse.Namespace) -> None:
             k: manifest[k] for k in ("command", "commit", "versions", "machine") if k in manifest
         }
         runs.append(report)
+        evaluations.append(report["command"])
+        if given.name != "planning.json":  # the next evaluation would write over it
+            evaluations.append(f"cp {given.with_name('planning.json')} {given}")
         if args.name == "planning":
             shutil.copy(folder / "report" / "planning.png", RESULTS / "planning.png")
         thought = sorted((folder / "report").glob("thought_*.png"))
@@ -102,7 +105,7 @@ def collect(args: argparse.Namespace) -> None:
     named = "" if args.name == "planning" else f" --name {args.name}"
     commands = [
         *(r["training"].get("command", "python train.py") for r in runs),
-        *(r["command"] for r in runs),
+        *evaluations,
         f"python benchmarks/planning.py collect {' '.join(map(str, args.runs))}{named}",
     ]
     result = {
