@@ -177,7 +177,12 @@ class Learner:
                 scalars["clone"] = cloned.detach()
         if self.model is not None and inputs.unroll is not None:
             parts = self.model.loss(
-                self.network, self.target, out.encoding.latent, inputs.unroll, inputs.mask_t
+                self.network,
+                self.target,
+                out.encoding.latent,
+                inputs.unroll,
+                inputs.mask_t,
+                inputs.gamma,
             )
             total = total + sum(parts.values())
             scalars |= {name: loss.detach() for name, loss in parts.items()}

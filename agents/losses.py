@@ -155,6 +155,26 @@ def imagined_value(made: Tensor, wanted: Tensor, mask: Tensor, there: Tensor) ->
     return _mean_where((apart * mask).sum(1) / mask.sum(1), there)
 
 
+def advantages(made: Tensor, wanted: Tensor, mask: Tensor, there: Tensor) -> Tensor:
+    """How far the differences between actions are from those wanted.
+
+    made, wanted [M, A] values; mask [M, A] bool, actions that exist; there [M] bool, rows that
+    count. Both are centred over the actions of a row; the squared error is a share of the variance
+    wanted, so that it means the same in every game: 1 where made knows no difference. Scalar.
+    """
+    _same_batch(made, wanted, mask, there)
+    counts = (mask & there[:, None]).to(made.dtype)
+    number = counts.sum(1, keepdim=True).clamp_min(1)
+
+    def centred(values: Tensor) -> Tensor:
+        values = torch.where(mask, values, 0.0)
+        return (values - (values * counts).sum(1, keepdim=True) / number) * counts
+
+    wanted = centred(wanted.detach())
+    apart = (centred(made) - wanted).square().sum()
+    return apart / wanted.square().sum().clamp_min(1e-6)
+
+
 def masked_argmax(q: Tensor, mask: Tensor) -> Tensor:
     """Greedy action [B] among those that `mask` [B, A] allows in q [B, A]."""
     return q.masked_fill(~mask, -torch.inf).argmax(1)

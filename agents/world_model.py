@@ -3,10 +3,13 @@
     z_k+1 = z_k + D relu(S z_k + E[a_k])         z_0 the latent of the present moment
     reward class and continuation from the same hidden layer
 
-Learned on K steps of replay by five losses that add up (agents/losses.py): self-prediction as in
-SPR (Schwarzer 2021, 2007.05929, eq. 4), reward, termination, and agreement of the values of an
-imagined latent with those of the real one. Latents are sparse and not negative; imagined ones
-may go below zero, since clipping them would stop the gradient of every neuron that is silent.
+Learned on K steps of replay by losses that add up (agents/losses.py): self-prediction as in SPR
+(Schwarzer 2021, 2007.05929, eq. 4), reward, termination, and agreement of the values of an
+imagined latent with those of the real one. On request also by a loss about the actions that were
+not taken: the values one step ahead shall differ between actions as q does (a consistency of model
+and values, after Farquhar 2021, "Self-consistent models and values", 2110.12840). Latents are
+sparse and not negative; imagined ones may go below zero, since clipping them would stop the
+gradient of every neuron that is silent.
 
 Shapes: B batch, K unrolled steps, J of them compared with real frames, M nodes, L latent, H hidden,
 A actions, P width of the head's first layer.
@@ -46,12 +49,15 @@ class WorldModelConfig:
     reward: float = 1.0  # weight of the cross entropy of the clipped reward
     termination: float = 1.0  # weight of the binary cross entropy of the episode's end
     value: float = 0.25  # weight of the values' agreement on imagined latents
+    # Weight of the agreement of one-step values with q about the differences between actions; it
+    # teaches the model alone. 0 = off: the other losses ask only about actions that were taken.
+    advantage: float = 0.0
     gradient_scale: float = 0.5  # of what flows back through each step (MuZero: 0.5)
 
     def __post_init__(self) -> None:
         for key in ("unroll", "targets", "hidden"):
             require(getattr(self, key) >= 1, f"world_model.{key} must be at least 1")
-        for key in ("self_prediction", "reward", "termination", "value"):
+        for key in ("self_prediction", "reward", "termination", "value", "advantage"):
             require(getattr(self, key) >= 0, f"world_model.{key} must not be negative")
         require(0 < self.gradient_scale <= 1, "world_model.gradient_scale must lie in (0, 1]")
         require(
@@ -116,6 +122,21 @@ class WorldModel(nn.Module):
         reward = torch.softmax(logits[:, :CLASSES], 1) @ self.reward_values
         return ModelStep(latent, reward, torch.sigmoid(logits[:, CLASSES]))
 
+    def backed_up(self, target: nn.Module, latent: Tensor, mask: Tensor, gamma: Tensor) -> Tensor:
+        """r + gamma c max_a' q(s', a') [M, A] of every action in latent [M, L], with gradient.
+
+        target: the `QNetwork` that values the imagined latents; mask [M, A]: actions that exist.
+        """
+        rows, actions = mask.shape
+        every = torch.arange(actions, device=latent.device).repeat(rows)
+        at, logits = self.transition(latent.repeat_interleave(actions, 0), every)
+        reward = torch.softmax(logits[:, :CLASSES], 1) @ self.reward_values
+        q = target.q_values(target.head(at)).masked_fill(
+            ~mask.repeat_interleave(actions, 0), -torch.inf
+        )
+        value = gamma * torch.sigmoid(logits[:, CLASSES]) * q.amax(1)
+        return (reward + value).view(rows, actions)
+
     def unroll(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """latent [B, L], action [B, K] -> latents after each step [K, B, L], logits [K, B, 4]."""
         latents, hidden = _Unroll.apply(
@@ -130,11 +151,18 @@ class WorldModel(nn.Module):
         return latents, self.outcome(hidden)
 
     def loss(
-        self, network: nn.Module, target: nn.Module, latent: Tensor, real: Unroll, mask: Tensor
+        self,
+        network: nn.Module,
+        target: nn.Module,
+        latent: Tensor,
+        real: Unroll,
+        mask: Tensor,
+        gamma: Tensor,
     ) -> dict[str, Tensor]:
         """Named, weighted losses of unrolling from latent [B, L] (with gradient).
 
-        network, target: the `QNetwork`s; mask [B, A]: actions that exist in that game.
+        network, target: the `QNetwork`s; mask [B, A]: actions that exist in that game; gamma []:
+        1 / agent step.
         """
         c = self.config
         imagined, logits = self.unroll(latent, real.action)
@@ -158,13 +186,24 @@ class WorldModel(nn.Module):
             out["self_prediction"] = c.self_prediction * losses.self_prediction(
                 self.predictor(made), wanted, there
             )
+        if c.value == c.advantage == 0:
+            return out
+        masks = mask.repeat_interleave(real.depth.shape[1], 0)  # [B*J, A]
+        with torch.no_grad():
+            wanted = target.head.logits(wanted)
         if c.value > 0:
-            mask = mask.repeat_interleave(real.depth.shape[1], 0)
-            with torch.no_grad():
-                wanted = target.head.logits(wanted)
             out["imagined_value"] = c.value * losses.imagined_value(
-                network.head.logits(made), wanted, mask, there
+                network.head.logits(made), wanted, masks, there
             )
+        if c.advantage > 0:
+            # In the real moment and in one that is itself imagined.
+            with torch.no_grad():
+                q = target.q_values(torch.cat([target.head(latent), wanted]))  # [B + B*J, A]
+            starts = torch.cat([latent, at]).detach()
+            masks = torch.cat([mask, masks])
+            there = torch.cat([there.new_ones(len(latent)), there])
+            backed_up = self.backed_up(target, starts, masks, gamma)
+            out["advantage"] = c.advantage * losses.advantages(backed_up, q, masks, there)
         return out
 
 

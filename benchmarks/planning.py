@@ -2,18 +2,23 @@
 
     python benchmarks/planning.py times                      # results/planning_times.json
     python benchmarks/planning.py collect RUN [RUN ...]      # results/planning.json, planning.png
+    python benchmarks/planning.py teach RUN                  # RUN-taught
 
 `times`: 8 environments of 18 actions, one batch of decisions, the search alone (the encoder has
 run), median of many. `collect` copies what `python evaluate.py run=RUN` has found; a RUN may also
-be a report that was kept under another name, RUN/report/X.json.
+be a report that was kept under another name, RUN/report/X.json. `teach` goes on with the world
+model of a finished run, on its own replay, by all its losses and by that of
+`world_model.advantage`; the network stays as it is, so that both runs react alike.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,10 +30,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
+from agents.agent import Agent
 from agents.planners import PlannerConfig, search
+from agents.world_model import Unroll
 from evaluation.planning import overall
 from training.build import build_agent
+from training.checkpoint import CheckpointStore
 from training.config import load_config
+from training.loading import load_run
 from training.threads import configure_threads
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,7 +100,9 @@ def collect(args: argparse.Namespace) -> None:
         folder, report = given.parent.parent, json.loads(given.read_text())
         manifest = json.loads((folder / "manifest.json").read_text())
         report["training"] = {
-            k: manifest[k] for k in ("command", "commit", "versions", "machine") if k in manifest
+            k: manifest[k]
+            for k in ("command", "commit", "versions", "machine", "taught")
+            if k in manifest
         }
         runs.append(report)
         evaluations.append(report["command"])
@@ -115,6 +126,59 @@ def collect(args: argparse.Namespace) -> None:
         "overall": over_games(runs),
     }
     (RESULTS / f"{args.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def teach(args: argparse.Namespace) -> None:
+    configure_threads(args.threads)
+    run = load_run(args.run, with_replay=True)
+    agent, network = run.agent, run.agent.acting_network
+    model, game = agent.model, run.sequence.games[0]
+    if model is None:
+        raise SystemExit(f"{args.run}: it has no world model; train it with world_model=latent")
+    network.requires_grad_(False)
+    model.config = dataclasses.replace(model.config, advantage=1.0)
+    mask = agent.masks[0].expand(agent.config.batch_size, -1)
+    gamma, rng = torch.tensor(agent.learner.gamma()), np.random.default_rng(args.seed)
+    optimiser = torch.optim.AdamW(model.parameters(), agent.config.learning_rate, eps=1.5e-4)
+    begin, measured = time.perf_counter(), []
+    for update in range(args.updates + 1):
+        batch, unroll = agent.imagination.sample(agent.config.n_step_end, rng)
+        real = Unroll(*map(torch.from_numpy, unroll))
+        latent = network.encoder(torch.from_numpy(batch.obs_tm1)).latent
+        if update % max(args.updates // 6, 1) == 0:
+            measured.append({"update": update, **difference(agent, rng)})
+            print(game, measured[-1], f"{time.perf_counter() - begin:.0f} s", flush=True)
+        parts = model.loss(network, network, latent, real, mask, gamma)
+        optimiser.zero_grad()
+        sum(parts.values()).backward()
+        optimiser.step()
+    folder = args.run.with_name(f"{args.run.name}-taught")
+    folder.mkdir(exist_ok=True)
+    for name in ("config.yaml", "metrics.jsonl"):
+        shutil.copy(args.run / name, folder / name)
+    manifest = json.loads((args.run / "manifest.json").read_text())
+    manifest["command"] += " && " + shlex.join(["python", "benchmarks/planning.py", *sys.argv[1:]])
+    manifest["taught"] = measured
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    state = CheckpointStore(args.run / "checkpoints", keep=1).load(run.step, skip="replay")
+    state["agent"] = agent.state_dict()
+    CheckpointStore(folder / "checkpoints", keep=1).save(run.step, state)
+
+
+@torch.no_grad()
+def difference(agent: Agent, rng: np.random.Generator) -> dict[str, float]:
+    """How far one-step values and q tell actions apart alike, on moments of replay."""
+    batch = agent.replay.sample(512, 1, rng)
+    network, there = agent.acting_network, agent.masks[0]
+    latent = network.encoder(torch.from_numpy(batch.obs_tm1)).latent
+    gamma = torch.tensor(agent.learner.gamma())
+    made = agent.model.backed_up(network, latent, there.expand(512, -1), gamma)[:, there]
+    q = network.q_values(network.head(latent))[:, there]
+    made, q = made - made.mean(1, keepdim=True), q - q.mean(1, keepdim=True)
+    return {
+        "correlation": round(torch.cosine_similarity(made, q).mean().item(), 3),
+        "same_best_action": round((made.argmax(1) == q.argmax(1)).float().mean().item(), 3),
+    }
 
 
 def over_games(runs: list[dict]) -> list[dict]:
@@ -146,6 +210,11 @@ def main() -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     timing = actions.add_parser("times")
     timing.add_argument("--rounds", type=int, default=100)
+    teaching = actions.add_parser("teach")
+    teaching.add_argument("run", type=Path)
+    teaching.add_argument("--updates", type=int, default=3_000)
+    teaching.add_argument("--seed", type=int, default=7)
+    teaching.add_argument("--threads", type=int, default=1)
     collecting = actions.add_parser("collect")
     collecting.add_argument("runs", nargs="+", type=Path)
     collecting.add_argument("--name", default="planning", help="of the JSON file")

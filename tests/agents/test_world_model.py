@@ -95,11 +95,13 @@ def inputs(rows=8, steps=3):
     )
 
 
-def loss_of(learner, real):
-    model = WorldModel(8, ACTIONS, learner.network.head.hidden_width, WorldModelConfig(True))
+def loss_of(learner, real, **values):
+    config = WorldModelConfig(True, **values)
+    model = WorldModel(8, ACTIONS, learner.network.head.hidden_width, config)
     latent = torch.ones(len(real.steps), 8, requires_grad=True)
     mask = torch.ones(len(real.steps), ACTIONS, dtype=torch.bool)
-    return model, latent, model.loss(learner.network, learner.target, latent, real, mask)
+    gamma = torch.tensor(0.99)
+    return model, latent, model.loss(learner.network, learner.target, latent, real, mask, gamma)
 
 
 def test_what_follows_an_end_does_not_count():
@@ -128,6 +130,52 @@ def test_every_loss_reaches_latent_and_model():
         assert grad.abs().sum() > 0, name
         parts[name].backward()
         assert model.action.weight.grad.abs().sum() > 0, name
+
+
+def test_the_loss_of_actions_not_taken_teaches_the_model_alone():
+    learner, real = make(), inputs(steps=5)
+    model, latent, parts = loss_of(learner, real, advantage=1.0)
+    learner.network.zero_grad(set_to_none=True)
+    parts["advantage"].backward()
+    assert model.action.weight.grad.abs().sum(1).min() > 0  # every action
+    assert latent.grad is None
+    assert all(p.grad is None for p in learner.network.parameters())
+
+
+def test_one_step_values_come_to_tell_actions_apart_as_q_does():
+    torch.manual_seed(0)
+    learner = make()
+    target, gamma = learner.target, torch.tensor(0.99)
+    model = WorldModel(8, ACTIONS, target.head.hidden_width, WorldModelConfig(True, hidden=32))
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    mask = torch.tensor([True] * (ACTIONS - 1) + [False]).expand(64, -1)
+    there = torch.ones(64, dtype=torch.bool)
+    apart = []
+    for _ in range(300):
+        latent = torch.rand(64, 8)
+        q = target.q_values(target.head(latent)).detach()
+        made = model.backed_up(target, latent, mask, gamma)
+        apart.append(losses.advantages(made, q, mask, there))
+        optimiser.zero_grad()
+        apart[-1].backward()
+        optimiser.step()
+    assert apart[0] > 0.5
+    assert apart[-1] < 0.2
+    step = model.step(latent, torch.full((64,), 1))
+    value = target.q_values(target.head(step.latent))[:, :-1].amax(1)
+    made = model.backed_up(target, latent, mask, gamma)
+    torch.testing.assert_close(made[:, 1], step.reward + 0.99 * step.discount * value)
+
+
+def test_advantages_by_hand():
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    there = torch.ones(2, dtype=torch.bool)
+    wanted = torch.tensor([[1.0, 3.0, -torch.inf], [0.0, 3.0, 0.0]])  # centred: -1 1; -1 2 -1
+    assert losses.advantages(wanted + 5, wanted, mask, there) == pytest.approx(0, abs=1e-6)
+    assert losses.advantages(torch.zeros(2, 3), wanted, mask, there) == pytest.approx(1)
+    made = torch.tensor([[1.0, 1.0, 7.0], [0.0, 3.0, 0.0]])  # only the first row is off: 2 of 8
+    assert losses.advantages(made, wanted, mask, there) == pytest.approx(2 / 8)
+    assert losses.advantages(made, wanted, mask, torch.tensor([False, True])) == 0
 
 
 def test_values_agree_for_equal_logits_alone():
