@@ -219,7 +219,7 @@ def main() -> None:
     collecting.add_argument("runs", nargs="+", type=Path)
     collecting.add_argument("--name", default="planning", help="of the JSON file")
     args = parser.parse_args()
-    times(args) if args.action == "times" else collect(args)
+    {"times": times, "collect": collect, "teach": teach}[args.action](args)
 
 
 if __name__ == "__main__":
