@@ -52,10 +52,13 @@ class WorldModelConfig:
     # Weight of the agreement of one-step values with q about the differences between actions; it
     # teaches the model alone. 0 = off: the other losses ask only about actions that were taken.
     advantage: float = 0.0
+    # Moments an update for it, half of them real and half imagined: each costs a step of the model
+    # for every action.
+    advantage_rows: int = 8
     gradient_scale: float = 0.5  # of what flows back through each step (MuZero: 0.5)
 
     def __post_init__(self) -> None:
-        for key in ("unroll", "targets", "hidden"):
+        for key in ("unroll", "targets", "hidden", "advantage_rows"):
             require(getattr(self, key) >= 1, f"world_model.{key} must be at least 1")
         for key in ("self_prediction", "reward", "termination", "value", "advantage"):
             require(getattr(self, key) >= 0, f"world_model.{key} must not be negative")
@@ -196,12 +199,14 @@ class WorldModel(nn.Module):
                 network.head.logits(made), wanted, masks, there
             )
         if c.advantage > 0:
-            # In the real moment and in one that is itself imagined.
+            # In N moments: real ones, and some that are themselves imagined.
+            half = (c.advantage_rows + 1) // 2
             with torch.no_grad():
-                q = target.q_values(torch.cat([target.head(latent), wanted]))  # [B + B*J, A]
-            starts = torch.cat([latent, at]).detach()
-            masks = torch.cat([mask, masks])
-            there = torch.cat([there.new_ones(len(latent)), there])
+                real_values = target.head(latent[:half])
+                q = target.q_values(torch.cat([real_values, wanted[:half]]))  # [N, A]
+            starts = torch.cat([latent[:half], at[:half]]).detach()
+            masks = torch.cat([mask[:half], masks[:half]])
+            there = torch.cat([there.new_ones(len(real_values)), there[:half]])
             backed_up = self.backed_up(target, starts, masks, gamma)
             out["advantage"] = c.advantage * losses.advantages(backed_up, q, masks, there)
         return out

@@ -136,7 +136,8 @@ def teach(args: argparse.Namespace) -> None:
     if model is None:
         raise SystemExit(f"{args.run}: it has no world model; train it with world_model=latent")
     network.requires_grad_(False)
-    model.config = dataclasses.replace(model.config, advantage=1.0)
+    every = 2 * agent.config.batch_size * model.config.targets
+    model.config = dataclasses.replace(model.config, advantage=1.0, advantage_rows=every)
     mask = agent.masks[0].expand(agent.config.batch_size, -1)
     gamma, rng = torch.tensor(agent.learner.gamma()), np.random.default_rng(args.seed)
     optimiser = torch.optim.AdamW(model.parameters(), agent.config.learning_rate, eps=1.5e-4)
