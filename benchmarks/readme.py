@@ -225,9 +225,9 @@ def planning_oracle() -> str:
     return markdown(PLANNING, rows) + source("planning_oracle", result)
 
 
-def planning_100k() -> str:
+def planning_100k(name: str = "planning_100k") -> str:
     """Agents of one game each, after 100k agent steps."""
-    result = load("planning_100k")
+    result = load(name)
     rows = {}
     for run in result["runs"]:
         for row in planning_rows(run):
@@ -239,7 +239,20 @@ def planning_100k() -> str:
         for row in overall_rows(run):
             row[1] += settings(run["variants"][row[1].strip("`")], run["seed"])
             over.setdefault(row[1], row)
-    return markdown(PLANNING, table + list(over.values())) + source("planning_100k", result)
+    return markdown(PLANNING, table + list(over.values())) + source(name, result)
+
+
+def planning_taught() -> str:
+    """The same agents, their models taught what difference an action makes."""
+    head = ["game", "updates", "one-step values and q, correlation over actions",
+            "same best action"]  # fmt: skip
+    rows = {}
+    for run in load("planning_taught")["runs"]:
+        game, at = next(iter(run["games"])), run["training"]["taught"]
+        for x in (at[0], at[-1]):
+            same = f"{100 * x['same_best_action']:.0f} %"
+            rows[game, x["update"]] = [game, f"{x['update']:,}", str(x["correlation"]), same]
+    return markdown(head, list(rows.values())) + "\n" + planning_100k("planning_taught")
 
 
 def settings(variant: dict, seed: int) -> str:
@@ -590,6 +603,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "planning_again": planning_again,
     "planning_oracle": planning_oracle,
     "planning_100k": planning_100k,
+    "planning_taught": planning_taught,
     "planning_times": planning_times,
     "world_model_cost": world_model_cost,
     "event_core": event_core,
