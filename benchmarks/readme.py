@@ -198,8 +198,10 @@ def planning_rows(run: dict) -> list[list[str]]:
 def overall_rows(run: dict) -> list[list[str]]:
     rows = []
     for name, v in run["overall"].items():
-        better = v["improvement"]
+        better, apart = v["improvement"], v.get("iqm_difference")
         chance = "P(better) {:.2f} [{:.2f}, {:.2f}]".format(*better) if better else ""
+        if apart:
+            chance = "{:+.2f} [{:+.2f}, {:+.2f}], ".format(*apart) + chance
         iqm = "IQM {:.2f} [{:.2f}, {:.2f}]".format(*v["iqm"])
         rows.append(["all", f"`{name}`", "", iqm, chance, "", ""])
     return rows

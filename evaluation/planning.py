@@ -39,7 +39,7 @@ from errors import UserError, require
 from evaluation.backends import paired
 from evaluation.evaluator import EvalGame, EvalResult, Evaluator
 from evaluation.lockstep import Moment, play
-from evaluation.statistics import aggregate, probability_of_improvement
+from evaluation.statistics import aggregate, iqm_difference, probability_of_improvement
 
 KEYS = ("run", "step", "planner", "games", "episodes", "depth", "simulations", "width", "branch",
         "considered", "share", "gain", "oracle_depth", "oracle_width", "oracle_branch",
@@ -335,7 +335,8 @@ def _row(contest: Contest, name: str, game: str, results: Mapping[str, EvalResul
 
 
 def overall(games: Mapping[str, dict], names: Sequence[str]) -> dict:
-    """IQM of the human-normalised episodes over games, and the probability of improvement.
+    """IQM of the human-normalised episodes over games, what it is above reacting's, and the
+    probability of improvement.
 
     games: `games` of a report, also of several reports on games of their own put together.
     """
@@ -353,6 +354,9 @@ def overall(games: Mapping[str, dict], names: Sequence[str]) -> dict:
         name: {
             "iqm": list(figures[name].iqm),
             "mean": list(figures[name].mean),
+            "iqm_difference": list(iqm_difference(scores[name], scores["reactive"]))
+            if name != "reactive"
+            else None,
             "improvement": list(ours[name]) if name != "reactive" else None,
         }
         for name in names

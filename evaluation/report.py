@@ -144,12 +144,12 @@ def planning_rows(found: dict) -> list[tuple[str, ...]]:
                 found["equal_time"][game].get(name, "-"),
             ))  # fmt: skip
     for name, v in found["overall"].items():
-        better = v["improvement"]
+        better, apart = v["improvement"], v.get("iqm_difference")
         rows.append((
             f"all games, {name}",
-            "IQM of HNS",
+            "IQM {:.2f} [{:.2f}, {:.2f}]".format(*v["iqm"]),
             two_digits(v["iqm"][0]),
-            "[{:.2f}, {:.2f}]".format(*v["iqm"][1:]),
+            "{:+.2f} [{:+.2f}, {:+.2f}]".format(*apart) if apart else "-",
             "P {:.2f} [{:.2f}, {:.2f}]".format(*better) if better else "-",
             "-",
             "-",

@@ -107,6 +107,28 @@ def interquartile_mean(
     return Interval(float(point["scores"][0]), float(low), float(high))
 
 
+def iqm_difference(
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    seed: int = 0,
+    repetitions: int = REPETITIONS,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """IQM of ours minus IQM of theirs, both [R, G], where run r of a game is the same in both (the
+    same episode's seed): such pairs are resampled together, within each game."""
+    ours, theirs = _checked("ours", ours), _checked("theirs", theirs)
+    if ours.shape != theirs.shape:
+        raise ValueError(f"pairs are needed: ours is {ours.shape}, theirs {theirs.shape}")
+    rng, games = np.random.default_rng(seed), np.arange(ours.shape[1])
+    differences = np.empty(repetitions)
+    for i in range(repetitions):
+        drawn = rng.integers(len(ours), size=ours.shape)
+        differences[i] = _middle_half(ours[drawn, games]) - _middle_half(theirs[drawn, games])
+    outside = 50 * (1 - confidence)
+    low, high = np.percentile(differences, [outside, 100 - outside])
+    return Interval(_middle_half(ours) - _middle_half(theirs), float(low), float(high))
+
+
 def mean_band(
     curves: np.ndarray,
     seed: int = 0,

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from evaluation.statistics import aggregate, performance_profile, probability_of_improvement
+from evaluation.statistics import (
+    aggregate,
+    iqm_difference,
+    performance_profile,
+    probability_of_improvement,
+)
 
 TABLE = np.array([[0.0, 0.4], [0.2, 0.8], [0.6, 2.0], [1.0, 4.0]])  # [R=4, G=2]
 
@@ -65,6 +70,19 @@ def test_profile_is_the_share_above_each_threshold():
     np.testing.assert_allclose(profile.share, [1.0, 5 / 8, 0.0])
     assert (profile.low <= profile.share).all()
     assert (profile.share <= profile.high).all()
+
+
+def test_pairs_are_resampled_together():
+    theirs = np.random.default_rng(0).normal(size=(30, 3))
+    shifted = iqm_difference(theirs + 0.25, theirs, repetitions=50)
+    assert shifted == pytest.approx((0.25, 0.25, 0.25))  # however far episodes lie apart
+    ours = theirs + np.random.default_rng(1).normal(size=(30, 3))
+    apart = iqm_difference(ours, theirs, repetitions=200)
+    assert apart.low < apart.point < apart.high
+    figures = aggregate({"ours": ours, "theirs": theirs}, repetitions=5)
+    assert apart.point == pytest.approx(figures["ours"].iqm.point - figures["theirs"].iqm.point)
+    with pytest.raises(ValueError, match="pairs"):
+        iqm_difference(ours, theirs[:-1])
 
 
 @pytest.mark.parametrize("bad", [np.zeros(3), np.zeros((0, 2)), np.array([[1.0, np.nan]])])
