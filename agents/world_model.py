@@ -199,14 +199,18 @@ class WorldModel(nn.Module):
                 network.head.logits(made), wanted, masks, there
             )
         if c.advantage > 0:
-            # In N moments: real ones, and some that are themselves imagined.
-            half = (c.advantage_rows + 1) // 2
+            # In N moments, real ones and some that are themselves imagined, from all parts of the
+            # batch: where two replays share it, each has its own.
+            def some(x: Tensor) -> Tensor:
+                rows = min((c.advantage_rows + 1) // 2, len(x))
+                return x[torch.arange(rows, device=x.device) * len(x) // rows]
+
+            begin, on = some(latent), some(wanted)
             with torch.no_grad():
-                real_values = target.head(latent[:half])
-                q = target.q_values(torch.cat([real_values, wanted[:half]]))  # [N, A]
-            starts = torch.cat([latent[:half], at[:half]]).detach()
-            masks = torch.cat([mask[:half], masks[:half]])
-            there = torch.cat([there.new_ones(len(real_values)), there[:half]])
+                q = target.q_values(torch.cat([target.head(begin), on]))  # [N, A]
+            starts = torch.cat([begin, some(at)]).detach()
+            masks = torch.cat([some(mask), some(masks)])
+            there = torch.cat([there.new_ones(len(begin)), some(there)])
             backed_up = self.backed_up(target, starts, masks, gamma)
             out["advantage"] = c.advantage * losses.advantages(backed_up, q, masks, there)
         return out

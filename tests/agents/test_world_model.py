@@ -98,7 +98,8 @@ def inputs(rows=8, steps=3):
 def loss_of(learner, real, **values):
     config = WorldModelConfig(True, **values)
     model = WorldModel(8, ACTIONS, learner.network.head.hidden_width, config)
-    latent = torch.ones(len(real.steps), 8, requires_grad=True)
+    rows = len(real.steps)
+    latent = torch.linspace(0.5, 1, rows)[:, None].repeat(1, 8).requires_grad_()  # no two alike
     mask = torch.ones(len(real.steps), ACTIONS, dtype=torch.bool)
     gamma = torch.tensor(0.99)
     return model, latent, model.loss(learner.network, learner.target, latent, real, mask, gamma)
@@ -140,6 +141,24 @@ def test_the_loss_of_actions_not_taken_teaches_the_model_alone():
     assert model.action.weight.grad.abs().sum(1).min() > 0  # every action
     assert latent.grad is None
     assert all(p.grad is None for p in learner.network.parameters())
+
+
+def test_the_loss_of_actions_not_taken_looks_at_few_moments_of_all_parts_of_a_batch(monkeypatch):
+    learner, real = make(), inputs(steps=5)
+    seen = []
+    plain = WorldModel.backed_up
+
+    def backed_up(self, target, latent, mask, gamma):
+        seen.append(latent)
+        return plain(self, target, latent, mask, gamma)
+
+    monkeypatch.setattr(WorldModel, "backed_up", backed_up)
+    _, latent, _ = loss_of(learner, real, advantage=1.0, advantage_rows=4)
+    rows = len(latent)
+    assert len(seen[0]) == 4
+    assert torch.equal(seen[0][:2], latent[[0, rows // 2]])
+    loss_of(learner, real, advantage=1.0, advantage_rows=10 * rows)
+    assert len(seen[1]) == rows + real.depth.numel()
 
 
 def test_one_step_values_come_to_tell_actions_apart_as_q_does():
