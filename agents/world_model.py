@@ -50,8 +50,10 @@ class WorldModelConfig:
     termination: float = 1.0  # weight of the binary cross entropy of the episode's end
     value: float = 0.25  # weight of the values' agreement on imagined latents
     # Weight of the agreement of one-step values with q about the differences between actions; it
-    # teaches the model alone. 0 = off: the other losses ask only about actions that were taken.
-    advantage: float = 0.0
+    # teaches the model alone. The other losses ask only about actions that were taken: without it
+    # every search loses on RoadRunner at 100k agent steps, with it one step and Gumbel gain there.
+    # [measured: planning_100k, planning_advantage]
+    advantage: float = 1.0
     # Moments an update for it, half of them real and half imagined: each costs a step of the model
     # for every action.
     advantage_rows: int = 8

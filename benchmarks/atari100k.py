@@ -5,8 +5,9 @@
     python benchmarks/atari100k.py train --variants self_prediction
 
 `reactive` is agent=reactive as it comes; `self_prediction` also learns a world model beside the
-values (SPR's loss among its own) and acts without it: what the losses alone do; `fine` has the
-encoder size of that name. The other variants have a target network of constant speed
+values (SPR's loss among its own) and acts without it: what the losses alone do; `advantage` is that
+with the model's loss about the actions that were not taken; `fine` has the encoder size of that
+name. The other variants have a target network of constant speed
 (agent.target_tau_end=0): `constant_target` nothing but that; in `explored_alike` all emulators have
 one epsilon; `constant_self_prediction` has the world model's losses; `normalised` has layer
 normalisation in the head.
@@ -37,13 +38,15 @@ RUNS = Path("runs") / "atari100k"
 GAMES = ("road_runner", "krull", "boxing")
 PUBLISHED = ("DER", "DrQ_eps", "SPR")
 CONSTANT = "agent.target_tau_end=0"
+MODEL = ("world_model=latent",)
 VARIANTS: dict[str, tuple[str, ...]] = {
     "reactive": (),
-    "self_prediction": ("world_model=latent",),
+    "self_prediction": (*MODEL, "world_model.advantage=0"),
+    "advantage": MODEL,
     "fine": ("encoder.size=fine",),
     "constant_target": (CONSTANT,),
     "explored_alike": (CONSTANT, "agent.epsilon_spread=1"),
-    "constant_self_prediction": (CONSTANT, "world_model=latent"),
+    "constant_self_prediction": (CONSTANT, *MODEL, "world_model.advantage=0"),
     "normalised": (CONSTANT, "agent.normalise=true"),
 }
 RESULT = ROOT / "benchmarks" / "results" / "atari100k.json"

@@ -66,6 +66,7 @@ def atari100k() -> str:
     labels = {
         "": "`reactive`",
         "self_prediction": "with self-prediction",
+        "advantage": "with self-prediction, whole model",
         "fine": "with the encoder size `fine`",
         "constant_target": "constant target",
         "explored_alike": "constant target, one epsilon for all",
@@ -606,6 +607,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "planning_oracle": planning_oracle,
     "planning_100k": planning_100k,
     "planning_taught": planning_taught,
+    "planning_advantage": lambda: planning_100k("planning_advantage"),
     "planning_times": planning_times,
     "world_model_cost": world_model_cost,
     "event_core": event_core,

@@ -115,7 +115,9 @@ def test_what_follows_an_end_does_not_count():
     )
     torch.manual_seed(0)
     _, _, after = loss_of(learner, other)
-    assert before.keys() == {"reward", "termination", "self_prediction", "imagined_value"}
+    assert before.keys() == {
+        "reward", "termination", "self_prediction", "imagined_value", "advantage"
+    }  # fmt: skip
     for name, loss in before.items():
         assert torch.equal(loss, after[name]), name
     torch.manual_seed(0)
