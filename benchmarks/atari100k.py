@@ -96,7 +96,9 @@ def published() -> dict[str, dict[str, float]]:
 def collect(args: argparse.Namespace) -> None:
     """Add every finished run to the JSON."""
     runs = []
-    for folder in sorted(p.parent for p in RUNS.glob("*/metrics.jsonl")):
+    for folder in sorted(p.parent for p in RUNS.glob("*-s[0-9]*/metrics.jsonl")):
+        if folder.name.endswith("-taught"):  # of benchmarks/planning.py
+            continue
         lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
         evals = [x for x in lines if x["kind"] == "eval"]
         if not any(x["kind"] == "task" and x["event"] == "end" for x in lines):
