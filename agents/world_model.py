@@ -55,8 +55,9 @@ class WorldModelConfig:
     # [measured: planning_100k, planning_advantage]
     advantage: float = 1.0
     # Moments an update for it, half of them real and half imagined: each costs a step of the model
-    # for every action.
-    advantage_rows: int = 8
+    # for every action. A finished model learns nearly as much from 2 as from 8 (correlation with q
+    # .71 and .75 after 3,000 updates, RoadRunner). [measured]
+    advantage_rows: int = 2
     gradient_scale: float = 0.5  # of what flows back through each step (MuZero: 0.5)
 
     def __post_init__(self) -> None:
@@ -133,8 +134,10 @@ class WorldModel(nn.Module):
         target: the `QNetwork` that values the imagined latents; mask [M, A]: actions that exist.
         """
         rows, actions = mask.shape
-        every = torch.arange(actions, device=latent.device).repeat(rows)
-        at, logits = self.transition(latent.repeat_interleave(actions, 0), every)
+        # What the latent says to the hidden layer is the same for all actions: computed once.
+        hidden = torch.relu(self.state(latent)[:, None] + self.action.weight).flatten(0, 1)
+        at = latent.repeat_interleave(actions, 0) + self.change(hidden)  # [M*A, L]
+        logits = self.outcome(hidden)
         reward = torch.softmax(logits[:, :CLASSES], 1) @ self.reward_values
         q = target.q_values(target.head(at)).masked_fill(
             ~mask.repeat_interleave(actions, 0), -torch.inf
