@@ -2,6 +2,7 @@
 
     python benchmarks/continual.py train --jobs 2 --steps 10000
     python benchmarks/continual.py collect      # benchmarks/results/continual.json and .png
+    python benchmarks/continual.py collect --out runs/other --name continual_other
 
 `train` makes runs/continual/<method>-s<seed>; it leaves out what is finished and goes on with what
 was interrupted. It also trains the single-task references: each game alone, with the budget of all
@@ -159,6 +160,11 @@ def finished(folder: Path, visits: int) -> bool:
     return sum(all(e in line for e in ends) for line in lines) == visits
 
 
+def called() -> str:
+    """The command line, with the path as it is from the repository's root."""
+    return shlex.join(["python", f"benchmarks/{Path(__file__).name}", *sys.argv[1:]])
+
+
 def train(args: argparse.Namespace) -> None:
     """Start every run that is not finished, `--jobs` at a time; references first."""
     plan: list[tuple[Path, list[str], int]] = []
@@ -169,7 +175,7 @@ def train(args: argparse.Namespace) -> None:
             visits = CYCLES * len(args.games)
             plan.append((args.out / f"{method}-s{seed}", of_method(method, seed, args), visits))
     args.out.mkdir(parents=True, exist_ok=True)
-    note, command = args.out / "command.txt", shlex.join(["python", *sys.argv])
+    note, command = args.out / "command.txt", called()
     given = note.read_text().splitlines() if note.exists() else []
     note.write_text("\n".join([*(c for c in given if c != command), command]) + "\n")
 
@@ -207,7 +213,7 @@ def collect(args: argparse.Namespace) -> None:
     from envs.scores import reference
     from evaluation.metrics import Curve, as_curve, continual_metrics
 
-    path = args.results / "continual.json"
+    path = args.results / f"{args.name}.json"
     old = json.loads(path.read_text()) if path.exists() and not args.afresh else None
     methods, alone = recorded(old) if old else ({}, {})
     for folder in sorted(p.parent for p in args.out.glob("*/metrics.jsonl")):
@@ -267,7 +273,7 @@ def collect(args: argparse.Namespace) -> None:
     given = note.read_text().splitlines() if note.exists() else []
     commands += [c for c in given if c not in commands]
     written = {
-        "command": " && ".join([*commands, shlex.join(["python", *sys.argv])]),
+        "command": " && ".join([*commands, called()]),
         "what": "scores are (score - random) / (single - random); average: at the end; forgetting: "
         "from the end of a game's latest visit to the end of the run; visit_forgetting: from the "
         "end of each visit to the beginning of the next of that game; intransigence and forward "
@@ -288,7 +294,7 @@ def collect(args: argparse.Namespace) -> None:
     }
     args.results.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(written, indent=1) + "\n")
-    draw(curves, used, one.visits).savefig(args.results / "continual.png")
+    draw(curves, used, one.visits).savefig(args.results / f"{args.name}.png")
     for method, row in result.items():
         shown = {k: None if v is None else round(v, 3) for k, v in row["mean"].items()}
         print(method, json.dumps(shown))
@@ -422,6 +428,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--jobs", type=int, default=1)
     out.add_argument("--out", type=Path, default=Path("runs") / "continual")
     out.add_argument("--results", type=Path, default=RESULTS)
+    out.add_argument("--name", default="continual", help="of the JSON and the figure")
     out.add_argument("--overrides", nargs="*", default=(), help="further overrides of train.py")
     return out
 

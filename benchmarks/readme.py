@@ -318,8 +318,8 @@ def change_detection() -> str:
     return markdown(head, rows) + source("change_detection", result)
 
 
-def continual() -> str:
-    result = load("continual")
+def continual(name: str = "continual") -> str:
+    result = load(name)
 
     def cell(value: float | None, digits: int = 2, sign: str = "") -> str:
         return "-" if value is None else f"{value:{sign}.{digits}f}"
@@ -364,8 +364,8 @@ def continual() -> str:
         f"{result['cycles']} cycles of {result['steps_per_visit']:,} agent steps a visit. "
         "MB: replay, episodic memory, consolidation and cloned network together.\n"
     )
-    figure = "\n![Forgetting curves of all methods](benchmarks/results/continual.png)\n"
-    return markdown(head, rows) + note + figure + source("continual", result)
+    figure = f"\n![Forgetting curves of all methods](benchmarks/results/{name}.png)\n"
+    return markdown(head, rows) + note + figure + source(name, result)
 
 
 def continual_memory() -> str:
@@ -598,6 +598,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "quickstart": quickstart,
     "laptop_memory": laptop_memory,
     "continual": continual,
+    "continual_long": lambda: continual("continual_long"),
     "continual_memory": continual_memory,
     "consolidation_cost": consolidation_cost,
     "change_detection": change_detection,
