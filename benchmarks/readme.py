@@ -1,4 +1,4 @@
-"""Fill README's tables from benchmarks/results/*.json.
+"""Fill the tables of README and of docs/*.md from benchmarks/results/*.json.
 
     python benchmarks/readme.py            # rewrite the tables in place
     python benchmarks/readme.py --check    # exit 1 if a table is out of date (a test does this)
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -61,25 +61,33 @@ def throughput() -> str:
     return markdown(["", "agent steps/s", "against SB3"], rows) + source("throughput", result)
 
 
-def atari100k() -> str:
+def atari100k(all_variants: bool = False) -> str:
+    """The agent with and without the world model's losses, or all that has been tried."""
     result = load("atari100k")
     labels = {
         "": "`reactive`",
         "self_prediction": "with self-prediction",
         "advantage": "with self-prediction, whole model",
-        "fine": "with the encoder size `fine`",
-        "constant_target": "constant target",
-        "explored_alike": "constant target, one epsilon for all",
-        "constant_self_prediction": "constant target, self-prediction",
-        "normalised": "constant target, normalisation",
     }
+    if all_variants:
+        labels |= {
+            "fine": "with the encoder size `fine`",
+            "constant_target": "constant target",
+            "explored_alike": "constant target, one epsilon for all",
+            "constant_self_prediction": "constant target, self-prediction",
+            "normalised": "constant target, normalisation",
+        }
     rows = []
     for game, row in result["table"].items():
         for variant, label in labels.items():
             cells = [row.get(f"{encoder} {variant}".strip()) for encoder in ("conv", "spiking")]
             if any(cells):
-                ours = [", ".join(f"{s:,.1f}" for s in c["seeds"]) if c else "-" for c in cells]
-                rows.append([game, label, *ours, *(f"{v:,.1f}" for v in row["published"].values())])
+                digits = 1 if max(row["published"].values()) < 100 else 0
+                ours = [
+                    ", ".join(f"{s:,.{digits}f}" for s in c["seeds"]) if c else "-" for c in cells
+                ]
+                others = [f"{v:,.{digits}f}" for v in row["published"].values()]
+                rows.append([game, label, *ours, *others])
     published = [
         name.replace("_eps", "(eps)") for name in next(iter(result["table"].values()))["published"]
     ]
@@ -262,6 +270,41 @@ def settings(variant: dict, seed: int) -> str:
     """What a row says beside the name of its variant."""
     said = [f"gain {variant['gain']:g}"] if variant.get("gain") else []
     return "".join(f", {x}" for x in said + [f"seed {seed}"] * (seed != 0))
+
+
+def planning_summary() -> str:
+    """What a search three steps deep and the Gumbel search make of the agents of 100k steps."""
+    names = ("reactive", "beam_depth3", "gumbel_8", "shuffled_depth3")
+    models = {
+        "planning_100k": "knows the actions taken",
+        "planning_taught": "the same, taught about the others",
+        "planning_advantage": "of fresh agents, taught from the start",
+    }
+    rows = []
+    for source_name, model in models.items():
+        result = load(source_name)
+        games, over = {}, {}
+        for run in result["runs"]:  # the first report of a game is that of the free searches
+            for game, numbers in run["games"].items():
+                games.setdefault(game, numbers["variants"])
+        for run in result["overall"]:
+            over = over or run["overall"]
+        for game, variants in sorted(games.items()):
+            cells = [f"{variants['reactive']['mean']:,.0f}"]
+            for name in names[1:]:
+                apart = "{:+,.0f} [{:+,.0f}, {:+,.0f}]".format(
+                    *variants[name]["against_reactive"]["difference"]
+                )
+                cells.append(f"{variants[name]['mean']:,.0f} ({apart})")
+            rows.append([model, game, *cells])
+        cells = [f"{over['reactive']['iqm'][0]:.2f}"]
+        for name in names[1:]:
+            apart = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*over[name]["iqm_difference"])
+            cells.append(f"{over[name]['iqm'][0]:.2f} ({apart})")
+        rows.append([model, "all, IQM", *cells])
+    head = ["model", "game", "reacting", "beam, depth 3", "Gumbel, 8 simulations",
+            "beam, model told other actions"]  # fmt: skip
+    return markdown(head, rows)
 
 
 def planning_times() -> str:
@@ -592,6 +635,7 @@ def episodic_agents() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "throughput": throughput,
     "atari100k": atari100k,
+    "atari100k_all": lambda: atari100k(all_variants=True),
     "encoder": encoder,
     "evaluation_throughput": evaluation_throughput,
     "replay": replay,
@@ -609,6 +653,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "planning_100k": planning_100k,
     "planning_taught": planning_taught,
     "planning_advantage": lambda: planning_100k("planning_advantage"),
+    "planning_summary": planning_summary,
     "planning_times": planning_times,
     "world_model_cost": world_model_cost,
     "event_core": event_core,
@@ -623,21 +668,38 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def fill(text: str) -> str:
-    return MARK.sub(lambda m: m[1] + (TABLES[m[2]]() if recorded(m[2]) else "") + m[3], text)
+# Tables made from the results of another.
+FROM = {
+    "continual_memory": "continual",
+    "atari100k_all": "atari100k",
+    "planning_summary": "planning_advantage",
+}
+
+
+def fill(text: str, page: Path = PAGES[0]) -> str:
+    """`text` of a page with its tables made anew; pictures are named as seen from there."""
+
+    def table(match: re.Match[str]) -> str:
+        made = TABLES[match[2]]() if recorded(match[2]) else ""
+        up = "../" * len(page.relative_to(ROOT).parent.parts)
+        return match[1] + made.replace("](benchmarks/", f"]({up}benchmarks/") + match[3]
+
+    return MARK.sub(table, text)
 
 
 def recorded(name: str) -> bool:
-    name = {"continual_memory": "continual"}.get(name, name)
-    return (ROOT / "benchmarks" / "results" / f"{name}.json").exists()
+    return (ROOT / "benchmarks" / "results" / f"{FROM.get(name, name)}.json").exists()
 
 
 def main() -> None:
-    old = README.read_text()
-    new = fill(old)
-    if "--check" in sys.argv:
-        sys.exit(0 if old == new else "README.md is out of date: python benchmarks/readme.py")
-    README.write_text(new)
+    for page in PAGES:
+        old = page.read_text()
+        new = fill(old, page)
+        if "--check" in sys.argv:
+            if old != new:
+                sys.exit(f"{page.name} is out of date: python benchmarks/readme.py")
+        else:
+            page.write_text(new)
 
 
 if __name__ == "__main__":

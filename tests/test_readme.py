@@ -1,7 +1,10 @@
-"""README's tables are made from the recorded results, never typed."""
+"""The tables of README and docs are made from the recorded results, never typed."""
 
+import re
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -9,20 +12,22 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import readme  # noqa: E402 - benchmarks/ is no package
 
 
-def test_tables_are_up_to_date():
-    text = readme.README.read_text()
-    assert readme.fill(text) == text, "run: python benchmarks/readme.py"
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
+def test_tables_are_up_to_date(page):
+    text = page.read_text()
+    assert readme.fill(text, page) == text, "run: python benchmarks/readme.py"
 
 
-def test_every_recorded_table_stands_in_readme():
-    marks = {match[2] for match in readme.MARK.finditer(readme.README.read_text())}
+def test_every_recorded_table_stands_on_a_page():
+    texts = [page.read_text() for page in readme.PAGES]
+    marks = {match[2] for text in texts for match in readme.MARK.finditer(text)}
     recorded = {path.stem for path in (ROOT / "benchmarks" / "results").glob("*.json")}
     assert {name for name in readme.TABLES if name in recorded} <= marks <= set(readme.TABLES)
     assert len(marks) >= 3
 
 
-def test_pictures_exist():
-    import re
-
-    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", readme.README.read_text()):
-        assert (ROOT / path).exists(), path
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
+def test_pictures_and_pages_exist(page):
+    for path in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not path.startswith("http"):
+            assert (page.parent / path).exists(), path
