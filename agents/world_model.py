@@ -5,8 +5,8 @@
 
 Learned on K steps of replay by losses that add up (agents/losses.py): self-prediction as in SPR
 (Schwarzer 2021, 2007.05929, eq. 4), reward, termination, and agreement of the values of an
-imagined latent with those of the real one. On request also by a loss about the actions that were
-not taken: the values one step ahead shall differ between actions as q does (a consistency of model
+imagined latent with those of the real one; and by a loss about the actions that were not taken:
+the values one step ahead shall differ between actions as q does (a consistency of model
 and values, after Farquhar 2021, "Self-consistent models and values", 2110.12840). Latents are
 sparse and not negative; imagined ones may go below zero, since clipping them would stop the
 gradient of every neuron that is silent.

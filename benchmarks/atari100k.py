@@ -7,10 +7,10 @@
 `reactive` is agent=reactive as it comes; `self_prediction` also learns a world model beside the
 values (SPR's loss among its own) and acts without it: what the losses alone do; `advantage` is that
 with the model's loss about the actions that were not taken; `fine` has the encoder size of that
-name. The other variants have a target network of constant speed
-(agent.target_tau_end=0): `constant_target` nothing but that; in `explored_alike` all emulators have
-one epsilon; `constant_self_prediction` has the world model's losses; `normalised` has layer
-normalisation in the head.
+name; `long_return` keeps its n-step returns at the length of SPR's. The other variants have a
+target network of constant speed (agent.target_tau_end=0): `constant_target` nothing but that; in
+`explored_alike` all emulators have one epsilon; `constant_self_prediction` has the world model's
+losses; `normalised` has layer normalisation in the head.
 Folders: <game>-<encoder>-<variant>-s<seed>, without the variant for `reactive`.
 
 Both commands may be given on different machines, and training goes on where it was stopped: what
@@ -44,6 +44,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "self_prediction": (*MODEL, "world_model.advantage=0"),
     "advantage": MODEL,
     "fine": ("encoder.size=fine",),
+    "long_return": ("agent.n_step_end=10",),
     "constant_target": (CONSTANT,),
     "explored_alike": (CONSTANT, "agent.epsilon_spread=1"),
     "constant_self_prediction": (CONSTANT, *MODEL, "world_model.advantage=0"),

@@ -72,6 +72,7 @@ def atari100k(all_variants: bool = False) -> str:
     if all_variants:
         labels |= {
             "fine": "with the encoder size `fine`",
+            "long_return": "with n = 10 to the end",
             "constant_target": "constant target",
             "explored_alike": "constant target, one epsilon for all",
             "constant_self_prediction": "constant target, self-prediction",
