@@ -431,7 +431,7 @@ def continual_memory() -> str:
     note = (
         f"\nVisits of {result['steps_per_visit']:,} agent steps. Moments: 64 of the last of the "
         "visit, put aside with their returns and asked again; error: root mean square, in units of "
-        "the spread of those returns.\n\n`benchmarks/results/continual.json`, as below.\n"
+        "the spread of those returns.\n\n`benchmarks/results/continual.json`, as in README.\n"
     )
     return markdown(head, rows) + note
 
