@@ -376,6 +376,17 @@ def continual(name: str = "continual") -> str:
             return mean
         return f"{mean} [{cell(min(values), sign=sign)}, {cell(max(values), sign=sign)}]"
 
+    def earlier(row: dict) -> float:
+        """Mean forgetting of the games that something was trained after (Chaudhry 2018)."""
+        last = result["games"][-1]
+        lost = [
+            value
+            for run in row["runs"]
+            for game, value in run["forgetting_by_game"].items()
+            if game != last
+        ]
+        return sum(lost) / len(lost)
+
     rows = []
     for method, row in result["methods"].items():
         m = row["mean"]
@@ -385,6 +396,7 @@ def continual(name: str = "continual") -> str:
                 str(len(row["runs"])),
                 over_seeds(row, "average"),
                 over_seeds(row, "forgetting", "+"),
+                cell(earlier(row), sign="+"),
                 cell(m["visit_forgetting"], sign="+"),
                 *(cell(m[key], sign="+") for key in ("forward_transfer", "intransigence")),
                 cell(m["bytes_total"] / 1e6, 1),
@@ -395,6 +407,7 @@ def continual(name: str = "continual") -> str:
         "seeds",
         "average at the end",
         "forgetting",
+        "of all but the last game",
         "forgetting a visit",
         "forward transfer",
         "intransigence",
@@ -406,7 +419,9 @@ def continual(name: str = "continual") -> str:
     note = (
         f"\nScores as a share of the game trained alone (0 = random): {games}; "
         f"{result['cycles']} cycles of {result['steps_per_visit']:,} agent steps a visit. "
-        "MB: replay, episodic memory, consolidation and cloned network together.\n"
+        "Forgetting counts the last game, after which nothing is trained, as 0; the column beside "
+        "it leaves that out. MB: replay, episodic memory, consolidation and cloned network "
+        "together.\n"
     )
     figure = f"\n![Forgetting curves of all methods](benchmarks/results/{name}.png)\n"
     return markdown(head, rows) + note + figure + source(name, result)
