@@ -17,7 +17,7 @@ What was recorded elsewhere stays recorded: `collect` adds the runs it finds, an
 anew by all references (`--afresh` forgets what was recorded).
 
 Scores are (score - random) / (single - random) with single = the reference's last evaluation, so 1
-is what the agent reaches on that game alone.
+is what the agent reaches on that game alone. Games not learned even alone are left out.
 """
 
 from __future__ import annotations
@@ -67,6 +67,9 @@ METHODS: dict[str, tuple[str, ...]] = {
     "shrink_perturb": (PLAIN, "plasticity=shrink_perturb"),
 }
 DEFAULT = tuple(METHODS)[:7]
+# Share of the way from random to human that a reference must have come: a game that is not learned
+# even alone has no scale, and is left out of all means.
+LEARNED = 0.02
 EPISODES = 8  # of an evaluation; quickstart's 4 leave forgetting in the noise
 FINAL_EPISODES = 20
 
@@ -229,38 +232,46 @@ def collect(args: argparse.Namespace) -> None:
 
     low = {g: reference(g).random for g in games}
     high = {g: np.mean([curve[-1][1] for curve in alone[g].values()]) for g in games}
-    used = [g for g in games if high[g] > low[g]]  # a game that is not learned has no scale
+    span = {g: reference(g).human - low[g] for g in games}
+    used = [g for g in games if high[g] - low[g] > LEARNED * span[g]]
     if not used:
         sys.exit("no game was learned above random even alone: give more --steps")
 
+    # A game without a scale is still part of the sequence: it is measured on the human one.
+    top = {g: high[g] if g in used else low[g] + span[g] for g in games}
+
     def scaled(game: str, curve: Curve) -> Curve:
-        return Curve(curve.steps, (curve.scores - low[game]) / (high[game] - low[game]))
+        return Curve(curve.steps, (curve.scores - low[game]) / (top[game] - low[game]))
 
     result: dict[str, dict] = {}
     curves: dict[str, list[dict[str, Curve]]] = {}
     for method in order:
         runs = []
         for seed, run in sorted(methods[method].items()):
-            own = {g: scaled(g, c) for g, c in run.raw.items() if g in used}
+            own = {g: scaled(g, c) for g, c in run.raw.items()}
             single = {
                 g: scaled(g, as_curve(g, alone[g].get(seed, next(iter(alone[g].values())))))
-                for g in used
+                for g in games
             }
-            metrics = continual_metrics(own, [v for v in run.visits if v.game in used], single)
-            lost = [v.value for v in metrics.visit_forgetting if v.value is not None]
+            metrics = continual_metrics(own, run.visits, single)
+
+            def mean(by_game: dict[str, float | None]) -> float | None:
+                return _mean([by_game[g] for g in used])
+
+            lost = [v.value for v in metrics.visit_forgetting if v.game in used]
             figures = {
-                "average": metrics.average,
-                "forgetting": metrics.forgetting,
-                "forgetting_by_game": metrics.forgetting_by_game,
+                "average": mean(metrics.now),
+                "forgetting": mean(metrics.forgetting_by_game),
+                "forgetting_by_game": {g: metrics.forgetting_by_game[g] for g in used},
                 "visit_forgetting": _mean(lost),
-                "forward_transfer": metrics.forward_transfer,
-                "intransigence": metrics.intransigence,
-                "intransigence_by_game": metrics.intransigence_by_game,
-                "scores_at_the_end": metrics.now,
-                "matrix": metrics.level.tolist(),  # [game, visit]
+                "forward_transfer": mean(metrics.forward_transfer_by_game),
+                "intransigence": mean(metrics.intransigence_by_game),
+                "intransigence_by_game": {g: metrics.intransigence_by_game[g] for g in used},
+                "scores_at_the_end": {g: metrics.now[g] for g in used},
+                "matrix": [metrics.level[metrics.games.index(g)].tolist() for g in used],
             }
             runs.append({"seed": seed} | run.kept | figures)
-            curves.setdefault(method, []).append(own)
+            curves.setdefault(method, []).append({g: own[g] for g in used})
         averaged = ("average", "forgetting", "visit_forgetting", "forward_transfer",
                     "intransigence", "seconds", "agent_steps_per_s", "bytes_total")  # fmt: skip
         result[method] = {

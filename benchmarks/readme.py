@@ -378,7 +378,7 @@ def continual(name: str = "continual") -> str:
 
     def earlier(row: dict) -> float:
         """Mean forgetting of the games that something was trained after (Chaudhry 2018)."""
-        last = result["games"][-1]
+        last = result["games"][-1]  # may have no scale
         lost = [
             value
             for run in row["runs"]
@@ -414,7 +414,9 @@ def continual(name: str = "continual") -> str:
         "MB",
     ]
     games = ", ".join(
-        f"{g} ({x['random']:,.0f} to {x['end']:,.0f})" for g, x in result["single"].items()
+        f"{g} ({x['random']:,.0f} to {x['end']:,.0f})"
+        for g, x in result["single"].items()
+        if g not in result["games_without_scale"]
     )
     note = (
         f"\nScores as a share of the game trained alone (0 = random): {games}; "
