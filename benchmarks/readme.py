@@ -425,6 +425,17 @@ def continual(name: str = "continual") -> str:
         "it leaves that out. MB: replay, episodic memory, consolidation and cloned network "
         "together.\n"
     )
+    for g in result["games_without_scale"]:
+        alone = result["single"][g]
+        ends = [
+            f"`{method}` " + ", ".join(f"{run['returns'][g][-1][1]:,.0f}" for run in row["runs"])
+            for method, row in result["methods"].items()
+        ]
+        note += (
+            f"\n{g} is hardly learned alone ({alone['random']:,.0f} to {alone['end']:,.0f}) and "
+            "counts in none of these figures, for want of a scale; its return at the end: "
+            f"{', '.join(ends)}.\n"
+        )
     figure = f"\n![Forgetting curves of all methods](benchmarks/results/{name}.png)\n"
     return markdown(head, rows) + note + figure + source(name, result)
 
