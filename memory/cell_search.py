@@ -55,8 +55,9 @@ def _residual(centre, cell, inverse, queries, b, bound, out):
 
 
 @njit(cache=True)
-def search(c, queries, k, effort, spare, slots, distances):
-    """Approximate nearest k of each group: slots [B,G,k] int32, distances [B,G,k] float32.
+def search(c, first, queries, k, effort, spare, slots, distances):
+    """Approximate nearest k of each of G groups from `first` on: slots [B,G,k] int32, distances
+    [B,G,k] float32.
 
     Ascending by (squared distance, slot); places without an entry hold slot -1 and distance inf.
     `effort * sqrt(group size)` entries are looked at, at least 4 k and LEAST; all, where a group
@@ -76,11 +77,11 @@ def search(c, queries, k, effort, spare, slots, distances):
     out, ask = np.uintp(buffer.ctypes.data), np.uintp(residual.ctypes.data)
     codes, block_bytes = np.uintp(c.codes.ctypes.data), np.uintp(2 * pairs * LANES)
     keys, key_bytes = np.uintp(c.keys.ctypes.data), np.uintp(4 * dim)
-    groups = c.group_head.shape[0]
+    groups = slots.shape[1]
     widest, largest = 1, 0
     for group in range(groups):
-        widest = max(widest, c.group_cells[group])
-        largest = max(largest, c.group_size[group])
+        widest = max(widest, c.group_cells[first + group])
+        largest = max(largest, c.group_size[first + group])
     near = np.empty((batch, widest), np.float32)
     near_cell = np.empty((batch, widest), np.int32)
     most = largest // LANES + widest + 1
@@ -89,14 +90,14 @@ def search(c, queries, k, effort, spare, slots, distances):
         for b in range(batch):
             for i in range(k):
                 slots[b, group, i], distances[b, group, i] = -1, np.inf
-        stored = c.group_size[group]
+        stored = c.group_size[first + group]
         if stored == 0:
             continue
         wanted = max(4 * k, LEAST, int(effort * np.sqrt(stored)))
-        probes = c.group_cells[group]
+        probes = c.group_cells[first + group]
         if wanted < stored:  # cells of less than average size may be met: a third more
             probes = min(probes, 4 + 4 * wanted * probes // (3 * stored))
-        rank_centres(c, group, queries, probes, near, near_cell)
+        rank_centres(c, first + group, queries, probes, near, near_cell)
         for b in range(batch):
             blocks = _list_blocks(
                 c.size, c.head, c.prev, near_cell, b, probes, wanted, todo, todo_rank

@@ -126,17 +126,16 @@ class EpisodicMemory:
     def _attach(self, keys: BlockArray) -> None:
         """Empty slots and index over a key array."""
         self._keys = keys
-        self._slots = storage.allocate(keys.array, self.num_actions, self._quota)
-        groups = self.num_actions if self.scope == "action" else 1
-        self.index = make_index(self._index_kind, keys.array, groups)
+        self._slots = storage.allocate(keys.array, self.tasks, self.num_actions, self._quota)
+        self._groups_each = self.num_actions if self.scope == "action" else 1  # of a task
+        self.index = make_index(self._index_kind, keys.array, self._groups_each, self.tasks)
 
     def __len__(self) -> int:
         return int(self._slots.totals[storage.COUNT])
 
     def _groups(self, slots: np.ndarray) -> np.ndarray:
-        if self.scope == "action":
-            return self._slots.actions[slots]
-        return np.zeros(len(slots), np.int32)
+        groups = self._slots.tasks[slots] * self._groups_each
+        return groups + self._slots.actions[slots] if self.scope == "action" else groups
 
     def share_among(self, tasks: int) -> None:
         """Divide the capacity among the first `tasks` tasks alone; the others have no share yet."""
@@ -216,19 +215,23 @@ class EpisodicMemory:
         exact: bool = False,
         recall: bool = True,
     ) -> EpisodicRead:
-        """What similar moments were worth, for each action.
+        """What similar moments of a task were worth, for each action.
 
         Args:
             keys: [B,D] float32.
-            hashes: [B] 64-bit hashes of the states, to report `hits` within `task`.
+            hashes: [B] 64-bit hashes of the states, to report `hits`.
+            task: whose entries answer. What another game's moments were worth says nothing here:
+                their returns have another scale, and old keys lie anywhere once the encoder has
+                moved on.
             exact: where the very state and action is stored, its value is the answer (MFEC).
             recall: neighbours count as recalled and are kept longer; off for evaluation.
 
         An empty memory, or an action without entries, gives q 0, confidence 0, indices -1.
         """
         keys = as_keys(keys, self.key_dim)
+        self._check_task(task)
         batch, shape = len(keys), (len(keys), self.num_actions)
-        slots, distances = self.index.search(keys, self.neighbours)
+        slots, distances = self._search(keys, task)
         if self.scope == "shared":
             found, square = slots, distances
             slots = np.empty((*shape, self.neighbours), np.int32)
@@ -236,7 +239,6 @@ class EpisodicMemory:
             split_by_action(found, square, self._slots.actions, slots, distances)
         known = np.full(shape, -1, np.int64)
         if hashes is not None:
-            self._check_task(task)
             storage.find(self._slots, as_hashes(hashes, batch), task, self.num_actions, known)
         elif exact:
             raise ValueError("an exact answer is found by hash: give the hashes of the states")
@@ -244,7 +246,7 @@ class EpisodicMemory:
         confidence, weights = np.empty(batch, np.float32), np.empty(slots.shape, np.float32)
         s = self._slots
         weigh(
-            distances, slots, s.values, known, s.per_action, exact, self.kernel, self.delta,
+            distances, slots, s.values, known, s.per_action[task], exact, self.kernel, self.delta,
             self.reach, q, confidence, trust, weights,
         )  # fmt: skip
         if recall:
@@ -253,27 +255,33 @@ class EpisodicMemory:
             q, confidence, slots.astype(np.int64), weights, distances, trust, known >= 0
         )
 
-    def audit(self, keys: np.ndarray) -> float:
-        """Recall of the index: share of the true nearest p of each group that it finds.
+    def _search(self, keys: np.ndarray, task: int) -> tuple[np.ndarray, np.ndarray]:
+        first = task * self._groups_each
+        return self.index.search(keys, self.neighbours, first, self._groups_each)
+
+    def audit(self, keys: np.ndarray, task: int = 0) -> float:
+        """Recall of the index: share of the true nearest p of each group of a task that it finds.
 
         Costs an exact scan (2 ms a query at 1e5 entries), so sample. nan while empty.
         """
         keys = as_keys(keys, self.key_dim)
-        found, _ = self.index.search(keys, self.neighbours)
+        found, _ = self._search(keys, task)
         true, square = np.empty_like(found), np.empty(found.shape, np.float32)
-        groups = self._groups(np.arange(len(self)))
-        exact_search(self._slots.keys, groups, len(self), keys, self.neighbours, true, square)
+        groups, first = self._groups(np.arange(len(self))), task * self._groups_each
+        exact_search(
+            self._slots.keys, groups, len(self), first, keys, self.neighbours, true, square
+        )
         match = (true[..., :, None] == found[..., None, :]).any(-1) & (true >= 0)
         count = (true >= 0).sum()
         return float(match.sum() / count) if count else float("nan")
 
-    def tune(self, keys: np.ndarray, target: float = 0.97) -> float:
+    def tune(self, keys: np.ndarray, task: int = 0, target: float = 0.97) -> float:
         """Audit with a few keys [B,D] and adjust the search's effort towards a recall.
 
         Called now and then with present keys, it keeps the recall when game or encoder change.
         Quick to look at more, slow to look at less. Returns the recall that was found.
         """
-        found = self.audit(keys)
+        found = self.audit(keys, task)
         if found < target:
             self.index.adjust(1.15)
         elif found > target + 0.005:
@@ -387,6 +395,7 @@ class EpisodicMemory:
         s, used = self._slots, len(self)
         return {
             "shape": [self.capacity, self.key_dim, self.num_actions, self.tasks],
+            "groups": self._groups_each * self.tasks,
             "index_kind": type(self.index).__name__,
             "scope": self.scope,
             "partition": self.partition,
@@ -407,6 +416,7 @@ class EpisodicMemory:
             "index_kind": type(self.index).__name__,
             "scope": self.scope,
             "partition": self.partition,
+            "groups": self._groups_each * self.tasks,
         }
         for name, value in mine.items():
             if state[name] != value:

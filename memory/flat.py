@@ -16,8 +16,8 @@ CHUNK = 128  # keys that stay in the first-level cache while all queries pass ov
 
 
 @njit(cache=True)
-def search(keys, groups, stored, queries, k, slots, distances):
-    """Nearest k of each group among the first `stored` keys.
+def search(keys, groups, stored, first, queries, k, slots, distances):
+    """Nearest k of each group from `first` on among the first `stored` keys.
 
     keys [C,D] float32, groups [C] int32 (-1: not stored), queries [B,D];
     out: slots [B,G,k] int32 (-1 where there are fewer), distances [B,G,k] float32, ascending.
@@ -31,8 +31,8 @@ def search(keys, groups, stored, queries, k, slots, distances):
     for start in range(0, stored, CHUNK):
         for b in range(batch):
             for slot in range(start, min(start + CHUNK, stored)):
-                group = groups[slot]
-                if group < 0:
+                group = groups[slot] - first
+                if group < 0 or group >= count_groups:
                     continue
                 distance = sq_distance(keys, slot, queries, b)
                 if distance < limit[b, group]:  # an equal one has a higher slot and loses

@@ -72,12 +72,15 @@ class HnswIndex:
         for slot in slots[self.node[slots] >= 0]:
             self.slots[self.group[slot]][self.node[slot]] = -1
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, queries: np.ndarray, k: int, first: int = 0, groups: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Slots [B,G,k] int32 and exact squared distances [B,G,k] float32, ascending."""
-        shape = (len(queries), len(self.graphs), k)
+        graphs = self.graphs[first:][:groups]
+        shape = (len(queries), len(graphs), k)
         out, distances = np.full(shape, -1, np.int32), np.full(shape, np.inf, np.float32)
-        for group, graph in enumerate(self.graphs):
-            names = self.slots[group]
+        for group, graph in enumerate(graphs):
+            names = self.slots[first + group]
             if not len(names):
                 continue
             alive = np.packbits(names >= 0, bitorder="little")

@@ -3,10 +3,12 @@
     index.put(slots [N], groups [N])       insert, or move after a key has changed
     index.refresh(slots [N], groups [N])   keys have moved a little (a gradient step)
     index.search(queries [B,D], k)         slots [B,G,k], squared distances [B,G,k]
+    index.search(..., first, groups)       the same of `groups` groups from `first` on
     index.maintain(budget)                 bounded upkeep, entries to look at
     index.adjust(factor)                   look at so many times more entries in a search
 
-A group is an action (or all of them together); each group is searched for its own k nearest.
+A group is an action of a game (or all its actions together); each is searched for its own k
+nearest.
 All indices read the memory's own key array, never copy it, and compute the squared distances
 they return directly from it, so equal keys have distance exactly 0.
 
@@ -34,7 +36,9 @@ FLAT_UP_TO = 2048
 class Index(Protocol):
     def put(self, slots: np.ndarray, groups: np.ndarray) -> None: ...
     def refresh(self, slots: np.ndarray, groups: np.ndarray) -> None: ...
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]: ...
+    def search(
+        self, queries: np.ndarray, k: int, first: int = 0, groups: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]: ...
     def maintain(self, budget: int) -> int: ...
     def adjust(self, factor: float) -> None: ...
     def state_dict(self) -> dict: ...
@@ -57,10 +61,12 @@ class FlatIndex:
     def refresh(self, slots: np.ndarray, groups: np.ndarray) -> None:
         pass  # the scan reads the keys themselves
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        shape = (len(queries), self.num_groups, k)
+    def search(
+        self, queries: np.ndarray, k: int, first: int = 0, groups: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        shape = (len(queries), groups or self.num_groups - first, k)
         slots, distances = np.empty(shape, np.int32), np.empty(shape, np.float32)
-        flat.search(self.keys, self.group, self.stored, queries, k, slots, distances)
+        flat.search(self.keys, self.group, self.stored, first, queries, k, slots, distances)
         return slots, distances
 
     def maintain(self, budget: int) -> int:
@@ -97,10 +103,12 @@ class CellIndex:
     def refresh(self, slots: np.ndarray, groups: np.ndarray) -> None:
         cell_upkeep.recode(self.cells, slots)
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        shape = (len(queries), self.num_groups, k)
+    def search(
+        self, queries: np.ndarray, k: int, first: int = 0, groups: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        shape = (len(queries), groups or self.num_groups - first, k)
         slots, distances = np.empty(shape, np.int32), np.empty(shape, np.float32)
-        cell_search.search(self.cells, queries, k, self.effort, self.spare, slots, distances)
+        cell_search.search(self.cells, first, queries, k, self.effort, self.spare, slots, distances)
         return slots, distances
 
     def maintain(self, budget: int) -> int:
@@ -132,11 +140,11 @@ class CellIndex:
         self.cells = fresh
 
 
-def make_index(kind: str, keys: np.ndarray, groups: int) -> Index:
-    """`kind` flat | ivf | hnsw | auto, over keys [C,D] with `groups` groups."""
+def make_index(kind: str, keys: np.ndarray, groups: int, tasks: int = 1) -> Index:
+    """`kind` flat | ivf | hnsw | auto, over keys [C,D] with `groups` groups for each of `tasks`."""
     if kind == "auto":
         kind = "flat" if len(keys) <= FLAT_UP_TO * groups else "ivf"
     known = {"flat": FlatIndex, "ivf": CellIndex, "hnsw": HnswIndex}
     if kind not in known:
         raise UserError(f"memory.index={kind} is unknown: choose flat, ivf, hnsw or auto")
-    return known[kind](keys, groups)
+    return known[kind](keys, tasks * groups)

@@ -43,7 +43,7 @@ class Slots(NamedTuple):
     table: np.ndarray  # [T] int32, slot or -1
     quota: np.ndarray  # [P] int64
     sizes: np.ndarray  # [P] int64
-    per_action: np.ndarray  # [A] int64, entries of each action
+    per_action: np.ndarray  # [G,A] int64, entries of each action of each task
     queue: np.ndarray  # [P,QUEUE] int32, next victims, the first to go last
     queue_tick: np.ndarray  # [P,QUEUE] int64, their ticks when queued
     queued: np.ndarray  # [P] int64
@@ -51,7 +51,7 @@ class Slots(NamedTuple):
     drift: np.ndarray  # [1] float64, sum of squared key displacements
 
 
-def allocate(keys: np.ndarray, num_actions: int, quota: np.ndarray) -> Slots:
+def allocate(keys: np.ndarray, tasks: int, num_actions: int, quota: np.ndarray) -> Slots:
     """Empty slots over keys [C,D]; pages that are never touched cost no memory."""
     capacity = len(keys)
     pools = len(quota)
@@ -69,7 +69,7 @@ def allocate(keys: np.ndarray, num_actions: int, quota: np.ndarray) -> Slots:
         table=np.full(1 << (2 * capacity - 1).bit_length(), -1, np.int32),
         quota=np.asarray(quota, np.int64),
         sizes=np.zeros(pools, np.int64),
-        per_action=np.zeros(num_actions, np.int64),
+        per_action=np.zeros((tasks, num_actions), np.int64),
         queue=np.zeros((pools, QUEUE), np.int32),
         queue_tick=np.zeros((pools, QUEUE), np.int64),
         queued=np.zeros(pools, np.int64),
@@ -162,7 +162,7 @@ def _evict(s, pool):
             break
     _unlink(s, slot)
     s.sizes[pool] -= 1
-    s.per_action[s.actions[slot]] -= 1
+    s.per_action[s.tasks[slot], s.actions[slot]] -= 1
     s.totals[EVICTED] += 1
     return slot
 
@@ -206,7 +206,7 @@ def upsert(s, keys, actions, values, hashes, refs, task, pools, version, rule, a
             s.pools[slot], s.values[slot] = pool, value
             s.born[slot] = s.totals[TICK]
             s.sizes[pool] += 1
-            s.per_action[action] += 1
+            s.per_action[task, action] += 1
             s.totals[CREATED] += 1
         for d in range(dim):
             moved[i] |= s.keys[slot, d] != keys[i, d]
@@ -239,10 +239,9 @@ def rebuild(s):
         s.table[i] = -1
     for pool in range(s.sizes.shape[0]):
         s.sizes[pool] = s.queued[pool] = 0
-    for action in range(s.per_action.shape[0]):
-        s.per_action[action] = 0
+    s.per_action[:] = 0
     for slot in range(s.totals[COUNT]):
         _, at = _find(s, s.hashes[slot], s.actions[slot], s.tasks[slot])
         s.table[at] = slot
         s.sizes[s.pools[slot]] += 1
-        s.per_action[s.actions[slot]] += 1
+        s.per_action[s.tasks[slot], s.actions[slot]] += 1

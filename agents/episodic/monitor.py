@@ -18,12 +18,10 @@ NAMES = ("hits", "confidence", "action_confidence", "nearest", "age")
 
 class Monitor:
     def __init__(self) -> None:
-        self.means = dict.fromkeys((*NAMES, "audit", "other_game"), float("nan"))
+        self.means = dict.fromkeys((*NAMES, "audit"), float("nan"))
 
-    def saw(
-        self, read: EpisodicRead, action: np.ndarray, memory: EpisodicMemory, game: int
-    ) -> None:
-        """A decision in `game`: what was read, and the actions [N] that were taken."""
+    def saw(self, read: EpisodicRead, action: np.ndarray, memory: EpisodicMemory) -> None:
+        """A decision: what was read, and the actions [N] that were taken."""
         rows = np.arange(len(action))
         slots, weights = read.indices[rows, action], read.weights[rows, action]  # [N,p]
         known = memory.moments(slots)
@@ -35,7 +33,6 @@ class Monitor:
         }
         if mass > 0:
             own["age"] = float((weights * known.ages).sum() / mass)
-            own["other_game"] = float((weights * (known.tasks != game)).sum() / mass)
             nearest = read.distances[rows, action, 0]
             own["nearest"] = float(nearest[np.isfinite(nearest)].mean())
         self._follow(own, RATE)
@@ -58,7 +55,6 @@ class Monitor:
             "memory/confidence_taken": m["action_confidence"],
             "memory/nearest_distance": m["nearest"],
             "memory/recalled_age": m["age"],
-            "memory/recalled_other_game": m["other_game"],
             "memory/index_recall": m["audit"],
         }
 

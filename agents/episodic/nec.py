@@ -55,14 +55,20 @@ class NecLearner:
         memory: EpisodicMemory,
         obs: Tensor,
         actions: np.ndarray,
+        tasks: np.ndarray,
         returns: Tensor,
         sigma: float,
     ) -> LearnerOutputs:
-        """One step on obs [B,4,84,84], actions [B] and Q^N returns [B]."""
+        """One step on obs [B,4,84,84], actions [B] in tasks [B], and Q^N returns [B]."""
         c = self.memory_config
         query, encoding = self.network(obs)
-        read = memory.read(query.detach().cpu().numpy(), recall=False)
-        part = memory.gather(read.indices[np.arange(len(actions)), actions])  # [B,p]
+        at = query.detach().cpu().numpy()
+        found = np.empty((len(at), memory.neighbours), np.int64)  # [B,p]
+        for task in np.unique(tasks):
+            rows = np.flatnonzero(tasks == task)
+            read = memory.read(at[rows], task=int(task), recall=False)
+            found[rows] = read.indices[np.arange(len(rows)), actions[rows]]
+        part = memory.gather(found)
         keys, values, valid = (x.to(obs.device) for x in part[:3])
         q = episodic_value(query, keys, values, valid, c.delta)
         error = (q - returns) / sigma
@@ -170,7 +176,12 @@ class NecAgent(RememberingAgent):
         obs = torch.from_numpy(batch.obs_tm1[known]).to(self.device)
         returns = torch.from_numpy(self._returns[places[known]]).to(self.device)
         self.last = self.learner.update(
-            self.memory, obs, batch.action_tm1[known], returns, self.sigma()
+            self.memory,
+            obs,
+            batch.action_tm1[known],
+            batch.task[known],
+            returns,
+            self.sigma(),
         )
         self.learner.check_finite(self.last)
 

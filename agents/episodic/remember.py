@@ -141,7 +141,7 @@ class RememberingAgent(Agent):
         assert moment is not None, "observe() follows act()"
         rows = np.arange(len(action))
         self._vector_steps += 1
-        self.monitor.saw(moment.read, action, self.memory, self.game)
+        self.monitor.saw(moment.read, action, self.memory)
         steps = Step(
             moment.keys,
             moment.hashes,
@@ -201,7 +201,7 @@ class RememberingAgent(Agent):
                 keys = self.keys_of(obs)
                 memory.reembed(slots[there], keys)
         if self._vector_steps % c.audit_every == 0:
-            self.monitor.audited(memory.tune(moment.keys[:1]))
+            self.monitor.audited(memory.tune(moment.keys[:1], self.game))
 
     @torch.no_grad()
     def keys_of(self, obs: np.ndarray) -> np.ndarray:

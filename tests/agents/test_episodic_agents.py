@@ -10,7 +10,6 @@ from agents.encoders import EncoderConfig
 from agents.episodic import MemoryConfig, make_agent
 from agents.episodic.arbiter import Arbiter
 from agents.episodic.keys import state_hashes
-from agents.episodic.monitor import Monitor
 from agents.episodic.trails import Step, Trails, n_step_return
 from errors import UserError
 from memory.recall import EpisodicRead
@@ -323,16 +322,22 @@ def test_an_imagined_moment_reminds_of_the_nearest_one():
     assert agent.reminded(latent, 0) == [None]
 
 
-def test_moments_of_a_later_game_are_those_of_another():
-    agent, world = agent_of("mfec"), World()
+@pytest.mark.parametrize("controller", ["mix", "mfec", "nec"])
+def test_only_a_games_own_moments_answer(controller):
+    agent, world = agent_of(controller), World()
     agent.begin_task(1)
     play(agent, world, 30)
-    assert agent.diagnostics()["memory/recalled_other_game"] == 0.0
-    agent.end_task(world.obs())
+    obs = world.obs()
+    assert agent.look(obs, 1, agent.acting_network).read.confidence.all()
+    strange = agent.look(obs, 0, agent.acting_network).read  # nothing of this game is stored
+    assert not strange.confidence.any()
+    assert (strange.indices < 0).all()
+    agent.end_task(obs)
     agent.begin_task(0)
-    agent.monitor = Monitor()
-    play(agent, world, 1)  # nothing of this game is stored yet
-    assert agent.diagnostics()["memory/recalled_other_game"] == 1.0
+    play(agent, world, 30)
+    for game in (0, 1):
+        found = agent.look(obs, game, agent.acting_network).read.indices
+        assert set(agent.memory.moments(found[found >= 0]).tasks) == {game}
 
 
 def test_recalls_are_of_the_actions_that_were_taken():

@@ -232,3 +232,15 @@ def test_results_do_not_depend_on_thread_count():
     ]  # fmt: skip
     assert outputs[0] == outputs[1]
     assert len(outputs[0].split()) == 3
+
+
+@pytest.mark.parametrize("kind", [FlatIndex, CellIndex, HnswIndex])
+def test_a_search_can_be_kept_to_some_groups(kind):
+    rng = np.random.default_rng(3)
+    keys = rng.normal(size=(600, DIM)).astype(np.float32)
+    index = kind(keys, 6)
+    index.put(np.arange(600), rng.integers(6, size=600))
+    everything = index.search(keys[:4], 5)
+    for first, groups in ((0, 2), (2, 3), (5, 1)):
+        for got, want in zip(index.search(keys[:4], 5, first, groups), everything):
+            np.testing.assert_array_equal(got, want[:, first : first + groups])

@@ -49,10 +49,10 @@ class Model:
         victim = min(mine, key=lambda name: (self.entries[name][2], self.entries[name][3]))
         return self.entries.pop(victim)[3]
 
-    def read(self, key, recalled):
+    def read(self, key, task, recalled):
         rows = []
         for action in range(ACTIONS):
-            mine = [e for name, e in self.entries.items() if name[1] == action]
+            mine = [e for name, e in self.entries.items() if name[1:] == (action, task)]
             near = sorted((float(np.square(np.subtract(e[0], key)).sum()), e[3], e) for e in mine)
             near = near[:NEIGHBOURS]
             kernel = [1 / (d + DELTA) for d, _, _ in near]
@@ -75,7 +75,12 @@ steps = st.lists(
         st.tuples(
             st.just("write"), st.integers(0, TASKS - 1), st.lists(entry, min_size=1, max_size=12)
         ),
-        st.tuples(st.just("read"), st.booleans(), st.lists(keys, min_size=1, max_size=3)),
+        st.tuples(
+            st.just("read"),
+            st.integers(0, TASKS - 1),
+            st.booleans(),
+            st.lists(keys, min_size=1, max_size=3),
+        ),
         st.just(("reload",)),
     ),
     max_size=25,
@@ -107,11 +112,11 @@ def test_histories_agree_with_the_model(index, steps, capacity, per_action, rule
             want = [model.write(k, a, np.float32(v), s, task) for k, a, v, s in rows]
             assert got.tolist() == want
         elif kind == "read":
-            recall, queries = args
-            read = memory.read(np.array(queries, np.float32), recall=recall)
+            task, recall, queries = args
+            read = memory.read(np.array(queries, np.float32), task=task, recall=recall)
             recalled = []
             for b, query in enumerate(queries):
-                for action, (q, near) in enumerate(model.read(query, recalled)):
+                for action, (q, near) in enumerate(model.read(query, task, recalled)):
                     found = read.indices[b, action]
                     assert found[found >= 0].tolist() == near
                     assert read.q[b, action] == pytest.approx(q, abs=1e-4)
