@@ -253,10 +253,7 @@ def collect(args: argparse.Namespace) -> None:
         runs = []
         for seed, run in sorted(methods[method].items()):
             own = {g: scaled(g, c) for g, c in run.raw.items()}
-            single = {
-                g: scaled(g, as_curve(g, alone[g].get(seed, next(iter(alone[g].values())))))
-                for g in games
-            }
+            single = {g: scaled(g, as_curve(g, of_seed(alone[g], seed))) for g in games}
             metrics = continual_metrics(own, run.visits, single)
 
             def mean(by_game: dict[str, float | None]) -> float | None:
@@ -313,6 +310,13 @@ def collect(args: argparse.Namespace) -> None:
     for method, row in result.items():
         shown = {k: None if v is None else round(v, 3) for k, v in row["mean"].items()}
         print(method, json.dumps(shown))
+
+
+def of_seed(references: dict[int, list], seed: int) -> list:
+    """The reference of this seed, or the mean of all where it has none."""
+    if seed in references:
+        return references[seed]
+    return np.mean([np.array(rows) for rows in references.values()], axis=0).tolist()
 
 
 def recorded(old: dict) -> tuple[dict[str, dict[int, Run]], dict[str, dict[int, list]]]:

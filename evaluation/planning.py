@@ -1,8 +1,9 @@
 """Does planning beat reacting? The same trained agent plays the same episodes both ways.
 
     python evaluate.py run=runs/x [planner=reactive,beam,gumbel,shuffled,oracle] [episodes=30]
-        [depth=1,2,3] [simulations=2,8,16] [width=4] [branch=4] [share=1] [gain=0] [games=..]
-        [oracle_depth=5] [oracle_width=18] [oracle_branch=1] [oracle_gain=0.3] [oracle_episodes=10]
+        [depth=1,2,3] [simulations=2,8,16] [width=4] [branch=4] [share=1] [gain=0] [memory=true]
+        [games=..] [oracle_depth=5] [oracle_width=18] [oracle_branch=1] [oracle_gain=0.3]
+        [oracle_episodes=10]
 
 Variants: `reactive`; `beam` at each depth; `gumbel` with each number of simulations; and three
 controls: depth 0, which must choose exactly as `reactive`; `shuffled`, a beam whose model is told
@@ -42,7 +43,7 @@ from evaluation.lockstep import Moment, play
 from evaluation.statistics import aggregate, iqm_difference, probability_of_improvement
 
 KEYS = ("run", "step", "planner", "games", "episodes", "depth", "simulations", "width", "branch",
-        "considered", "share", "gain", "oracle_depth", "oracle_width", "oracle_branch",
+        "considered", "share", "gain", "memory", "oracle_depth", "oracle_width", "oracle_branch",
         "oracle_gain", "oracle_episodes", "seed")  # fmt: skip
 KINDS = ("reactive", "beam", "gumbel", "shuffled", "oracle")
 # Of the oracle's beam. On RoadRunner (seed 112, 20k steps) these lift 3,800 to 9,900 and override
@@ -399,9 +400,12 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     for game in games:
         there = ", ".join(run.sequence.games)
         require(game in run.sequence.games, f"games={game}: this run knows {there}")
+    memory = options.get("memory", str(run.config.planner.memory)).lower()
+    require(memory in ("true", "false"), f"memory={memory} must be true or false")
     base = replace(
         run.config.planner,
         name="none",
+        memory=memory == "true",
         **{k: _number(options, k) for k in ("width", "branch", "considered") if k in options},
         **{k: _number(options, k, float) for k in ("share", "gain") if k in options},
     )

@@ -418,6 +418,8 @@ class EpisodicMemory:
             "partition": self.partition,
             "groups": self._groups_each * self.tasks,
         }
+        if "groups" not in state:
+            raise KeyError("an episodic memory that did not keep the games apart")
         for name, value in mine.items():
             if state[name] != value:
                 raise ValueError(f"the saved memory has {name} {state[name]}, this one {value}")

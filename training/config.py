@@ -187,6 +187,16 @@ class RunConfig:
             "plasticity=none, or memory.controller=mix",
         )
         require(
+            self.plasticity.kind != "shrink_perturb" or not self.consolidation,
+            "plasticity=shrink_perturb moves all weights away from where consolidation has just "
+            "anchored them: set consolidation=[] or another plasticity",
+        )
+        require(
+            self.task_labels != "none" or self.agent.num_envs >= 2,
+            f"task_labels=none tells a new level from a new game by its coming to all emulators "
+            f"at once: agent.num_envs={self.agent.num_envs} must be at least 2 (better 4)",
+        )
+        require(
             not (pure and (self.agent.noisy or self.agent.prioritised)),
             f"memory.controller={self.memory.controller} takes agent.noisy=false and "
             "agent.prioritised=false",

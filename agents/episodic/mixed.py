@@ -47,14 +47,16 @@ class MixedAgent(RememberingAgent):
 
     @torch.no_grad()
     def values(self, latent: Tensor, game: int, memory: bool = True) -> Tensor:
-        slow = super().values(latent, game, memory)
+        masked = super().values(latent, game, memory)
         if not memory:
-            return slow
+            return masked
+        absent = torch.isneginf(masked)
+        slow = masked.masked_fill(absent, 0.0)  # what is not there must not be mixed
         keys = self.projection(latent.float().cpu()).numpy()
         read = self.memory.read(keys, np.zeros(len(keys), np.int64), game, exact=False,
                                 recall=False)  # fmt: skip
         mixed = self.combine(slow.cpu().numpy(), read, game, np.zeros(len(keys), np.int64))
-        return torch.from_numpy(mixed).to(slow)
+        return torch.from_numpy(mixed).to(slow).masked_fill(absent, -torch.inf)
 
     @torch.no_grad()
     def reminded(self, latent: Tensor, game: int) -> list[np.ndarray | None]:

@@ -340,6 +340,19 @@ def test_only_a_games_own_moments_answer(controller):
         assert set(agent.memory.moments(found[found >= 0]).tasks) == {game}
 
 
+def test_imagined_values_of_a_game_with_fewer_actions():
+    agent, world = agent_of("mix", warm_up=1, reach=1.0), World()
+    play(agent, world, 40)
+    latent = torch.rand(5, agent.network.encoder.latent_dim)
+    full = agent.values(latent, 0)
+    assert agent.arbiter.weight(0) > 0
+    assert not torch.equal(full, agent.values(latent, 0, memory=False))
+    agent.masks[0, -1] = False
+    fewer = agent.values(latent, 0)
+    assert torch.equal(fewer[:, :-1], full[:, :-1])
+    assert torch.isneginf(fewer[:, -1]).all()
+
+
 def test_recalls_are_of_the_actions_that_were_taken():
     agent, world = agent_of("mfec"), World()
     play(agent, world, 60)

@@ -62,6 +62,19 @@ def test_without_latent_spikes_a_change_is_noticed_on_screen(agent):
     load_config([f"agent={agent}", "task_labels=none"])
 
 
+def test_weights_are_not_anchored_and_moved_away_at_once():
+    with pytest.raises(UserError, match=r"plasticity=shrink_perturb .* set consolidation=\[\]"):
+        load_config(["plasticity=shrink_perturb", "consolidation=[si]"])
+    load_config(["plasticity=shrink_perturb"])
+    load_config(["plasticity=redo", "consolidation=[si]"])
+
+
+def test_a_change_of_game_is_told_from_a_new_level_by_several_emulators():
+    with pytest.raises(UserError, match=r"agent\.num_envs=1 must be at least 2"):
+        load_config(["agent=der", "task_labels=none"])
+    load_config(["agent=der", "task_labels=boundaries"])
+
+
 def test_nec_does_not_move_its_keys_in_a_graph():
     with pytest.raises(UserError, match=r"memory\.index=hnsw .* set memory\.index=auto"):
         load_config(["agent=nec", "memory.index=hnsw"])
