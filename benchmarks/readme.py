@@ -450,8 +450,8 @@ def continual_memory() -> str:
             f"{x['after']['kept']:.0%}",
             f"{x['left']['error']:.2f} / {x['after']['error']:.2f}",
         ]
-        for method in ("engram",)
-        for run in result["methods"][method]["runs"]
+        for method in ("engram_shared_recall", "engram")
+        for run in result["methods"].get(method, {"runs": []})["runs"]
         for x in run["memory"]
     ]
     head = ["game", "method, seed", "entries, left / after the next game", "moments kept",

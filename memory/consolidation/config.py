@@ -11,11 +11,12 @@ METHODS = ("ewc", "online_ewc", "si", "mas", "l2")
 
 @dataclass(frozen=True)
 class ConsolidationConfig:
-    # Normalised (the default): what a game adds to the importances has unit mean, and the penalty
-    # is strength * (running TD loss at the last game's end) * sum F (w - w*)^2 /
-    # (scale^2 sum w*^2): after one game, at strength 1, a shift of all weights by `scale` of their
-    # size costs as much as the TD loss, whatever the game. ewc, si and mas add up the importances
-    # of all visits, as published, so that the pull grows; so do several methods. Not yet tuned.
+    # Normalised (the default): what a game adds to the importances F is scaled so that
+    # sum F w*^2 = sum w*^2, and the penalty is strength * (running TD loss at the last game's end)
+    # * sum F (w - w*)^2 / (scale^2 sum w*^2): after one game, at strength 1, a shift of all weights
+    # by `scale` of their size costs as much as the TD loss, whatever the game. ewc, si and mas add
+    # up the importances of all visits, as published, so that the pull grows; so do several methods.
+    # Not yet tuned.
     strength: float = 10.0
     # false: strength / 2 * sum F (w - w*)^2 with importances as they come, for published lambdas
     # (EWC 400 in Kirkpatrick 2017, 1e4 in CORA's Atari runs).

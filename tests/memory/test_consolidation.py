@@ -136,6 +136,8 @@ def test_online_ewc_decays_and_holds_the_newest_weights():
 def test_normalised_online_ewc_scales_only_what_is_new_and_over_all_tensors_together():
     """F <- gamma F + F_new / mean(F_new); the mean runs over the weights of every tensor."""
     module = nn.Linear(2, 1)  # a weight of two numbers and a bias of one
+    for parameter in module.parameters():
+        nn.init.constant_(parameter, 0.3)  # all of one size: a plain mean
     online = Consolidation(["online_ewc"], ConsolidationConfig(decay=0.5), module)
     for weight, bias in (([3.0, 6.0], [9.0]), ([100.0, 0.0], [200.0])):
         given = lambda w=weight, b=bias: [torch.tensor([w]), torch.tensor(b)]  # noqa: E731
@@ -193,12 +195,12 @@ def test_methods_add_up_and_bytes_do_not_grow_with_games():
 @pytest.mark.parametrize("size", [1.0, 1e6])
 def test_normalised_strength_does_not_depend_on_the_scale_of_the_fisher(size):
     module = nn.Linear(3, 1, bias=False)
-    nn.init.constant_(module.weight, 1.0)
+    module.weight.data = torch.tensor([[1.0, -3.0, 0.1]])  # the important one is large
     held = Consolidation(["ewc"], ConsolidationConfig(strength=1.0, scale=0.1), module)
     held.td.fill_(0.7)
     given = lambda: [size * torch.tensor([[1.0, 2.0, 0.0]])]  # noqa: E731
     held.consolidate(Evidence(given, given))
-    nn.init.constant_(module.weight, 1.1)  # all weights moved by `scale` of their size
+    module.weight.data *= 1.1  # all weights moved by `scale` of their size
     assert held.penalty().item() == pytest.approx(0.7, rel=1e-4)
 
 
