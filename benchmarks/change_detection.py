@@ -33,10 +33,15 @@ GAMES = ("road_runner", "krull", "kung_fu_master")  # the detector was chosen on
 SIGNALS = ("screen", "spikes", "both")
 
 
+def called() -> str:
+    """The command line, with the path as it is from the repository's root."""
+    return shlex.join(["python", f"benchmarks/{Path(__file__).name}", *sys.argv[1:]])
+
+
 def train(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     with open(args.out / "command.txt", "a") as note:
-        note.write(shlex.join(["python", *sys.argv]) + "\n")
+        note.write(called() + "\n")
     for seed in args.seeds:
         for signal in args.signals:
             folder = args.out / f"{signal}-s{seed}"
@@ -88,6 +93,7 @@ def read(folder: Path) -> dict:
         elif line["kind"] == "change":
             alarms.append({k: line[k] for k in ("step", "task", "context", "left", "score")})
     visits = [v for v in visits if "end" in v]
+    planned = len(config.sequence.games) * config.sequence.cycles
     alarms = [a for a in alarms if a["task"] < len(visits)]
     return {
         "run": folder.name,
@@ -95,6 +101,7 @@ def read(folder: Path) -> dict:
         "seed": config.seed,
         "games": [v["game"] for v in visits],
         "agent_steps": visits[-1]["end"] if visits else 0,
+        "finished": len(visits) == planned,
         **judge(visits, alarms),
         "alarms": alarms,
     }
@@ -141,8 +148,12 @@ def judge(visits: list[dict], alarms: list[dict]) -> dict:
 def collect(args: argparse.Namespace) -> None:
     folders = args.runs or sorted(p.parent for p in args.out.glob("*/metrics.jsonl"))
     runs = [read(folder) for folder in folders]
+    for run in runs:
+        if not run["finished"]:
+            print(f"{run['run']}: not finished, left out")
+    runs = [run for run in runs if run["finished"]]
     if not runs:
-        sys.exit(f"{args.out} holds no run yet: benchmarks/change_detection.py train")
+        sys.exit(f"{args.out} holds no finished run: benchmarks/change_detection.py train")
     signals = {}
     for signal in sorted({r["signal"] for r in runs}):
         own = [r for r in runs if r["signal"] == signal]
@@ -163,7 +174,7 @@ def collect(args: argparse.Namespace) -> None:
     note = args.out / "command.txt"
     commands = note.read_text().splitlines() if note.exists() and not args.runs else []
     result = {
-        "command": " && ".join([*commands, shlex.join(["python", *sys.argv])]),
+        "command": " && ".join([*commands, called()]),
         "what": "delay in agent steps from a true change of game to the alarm; false alarms per "
         "10,000 agent steps; visits_known: mostly played in a new context where the game is new, "
         "in its own where it returns",
