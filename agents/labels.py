@@ -71,6 +71,10 @@ class Contexts:
         if self.config.signal != "screen":
             signals["spikes"] = self._spikes(obs)
         if detector.see(signals):
+            context = self._context_of(signals["screen"])
+            if context == self.agent.game:  # only its spikes have moved: nothing is left
+                detector.begin(self.screens[context])
+                return
             event = {"left": self.agent.game, "score": detector.sum}
             self.alarms += 1
             self.agent.leave()
@@ -86,15 +90,19 @@ class Contexts:
             agent.latent = network(torch.from_numpy(obs).to(agent.device)).encoding.latent
         return agent.latent.double().cpu().numpy()
 
-    def _enter(self, blocks: np.ndarray | None) -> None:
-        """The context that screens [N, 144] belong to, or a new one; the nearest one where no
-        further one can be had."""
+    def _context_of(self, blocks: np.ndarray | None) -> int:
+        """The context that screens [N, 144] belong to, or the number of a new one; the nearest
+        one where no further one can be had."""
         far = self.log_distances(blocks) if blocks is not None else np.zeros(0)
         known = self.config.recognise and len(far) > 0 and far.min() < self.config.slack
         if known or len(self.screens) == self.most:
-            context = int(far.argmin())
-        else:
-            context = len(self.screens)
+            return int(far.argmin())
+        return len(self.screens)
+
+    def _enter(self, blocks: np.ndarray | None) -> None:
+        """Enter the context of screens [N, 144]."""
+        context = self._context_of(blocks)
+        if context == len(self.screens):
             self.screens.append(Usual("screen", self.config.memory))
         self.agent.enter(context)
         self.agent.share(len(self.screens))

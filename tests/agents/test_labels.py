@@ -113,6 +113,18 @@ def play(agent: Agent, kind: int, steps: int, begin: int = 0) -> list:
     return alarms
 
 
+def test_spikes_that_move_alone_do_not_leave_the_context():
+    agent = make("none", signal="spikes")
+    agent.begin_task(0)
+    play(agent, 0, 60)
+    left, spikes = [], agent.contexts._spikes
+    agent.leave = lambda: left.append(1)
+    agent.contexts._spikes = lambda obs: spikes(obs) + 100.0
+    assert not play(agent, 0, 40, 60)
+    assert not left
+    assert (agent.game, agent.contexts.alarms) == (0, 0)
+
+
 @pytest.mark.parametrize(("recognise", "again"), [(True, 0), (False, 2)])
 def test_boundaries_are_numbered_whatever_the_game_is_called(recognise, again):
     agent = make("boundaries", recognise=recognise)
