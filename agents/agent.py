@@ -191,7 +191,7 @@ class Agent:
         if self.steps < self.config.learn_start or random.all():
             return actions  # nothing learned yet, or nothing to ask the network for
         if self.config.noisy:
-            self.network.resample_noise(self.noise)
+            self.acting_network.resample_noise(self.noise)
         network = self.acting_network
         if self.backend is not None:
             self.backend.see(obs)
@@ -389,7 +389,8 @@ class Agent:
         self.game_steps = list(state["game_steps"])
         self.exploration.load_state_dict(state["explore_rng"])
         self.sample_rng.bit_generator.state = state["sample_rng"]
-        self.noise.set_state(state["noise"])
+        if len(state["noise"]) == len(self.noise.get_state()):  # else it was another device's
+            self.noise.set_state(state["noise"])
         if self.model is not None:
             self.imagination.rng.bit_generator.state = state["model_rng"]
         if self.backend is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from errors import require
@@ -89,6 +90,11 @@ class AgentConfig:
     spike_rate_weight: float = 1.0  # weight of the penalty on (rate - target)^2, a sum over layers
 
     def __post_init__(self) -> None:
+        for key, value in vars(self).items():
+            require(
+                not isinstance(value, float) or math.isfinite(value),
+                f"agent.{key}={value} must be a finite number",
+            )
         at_least_one = (
             "n_step_start n_step_end atoms hidden batch_size target_period num_envs anneal_updates"
         )

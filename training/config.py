@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import FrozenInstanceError, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,12 @@ class RunConfig:
             object.__setattr__(self, "protocol", replace(self.protocol, actions="full"))
         continual = ContinualConfig(tuple(self.consolidation), self.stiffness, self.replay)
         acts = self.memory.controller
+        for name in ("nec", "mfec"):
+            require(
+                self.agent.name != name or acts == name,
+                f"agent={name} acts by its own memory, not memory.controller={acts}: leave out "
+                f"memory=, or set memory={name}",
+            )
         require(
             acts not in ("nec", "mfec") or continual == ContinualConfig(stiffness=self.stiffness),
             f"memory.controller={acts} learns by its own rules: set consolidation=[] and "
@@ -249,6 +255,8 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
         config = OmegaConf.to_object(raw)
     except UserError:
         raise
+    except FrozenInstanceError as error:  # +key=value adds what no group has
+        raise UserError(f"{one_line(error)}: there is no such key; leave out the +") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error)) from error
     assert isinstance(config, RunConfig)

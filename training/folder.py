@@ -47,7 +47,9 @@ class RunFolder:
                     f"{'; ...' if len(changed) > 4 else ''}): choose another run=, or give the "
                     "settings it was started with"
                 )
-        elif self.path.exists() and any(p.name != ".lock" for p in self.path.iterdir()):
+        elif self.path.exists() and any(
+            p.name not in (".lock", ".config.yaml.tmp") for p in self.path.iterdir()
+        ):
             raise UserError(f"run={self.path} is not empty and holds no run: choose another run=")
         try:
             self.path.mkdir(parents=True, exist_ok=True)

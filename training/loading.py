@@ -59,6 +59,8 @@ def load_run(
         UserError: no run there, no such checkpoint, a damaged one, one of another version.
     """
     path = Path(path)
+    if len(path.parts) == 1 and not (path / "config.yaml").is_file():
+        path = Path("runs") / path  # as train.py takes a bare name
     file = path / "config.yaml"
     if not file.is_file():
         raise UserError(f"run={path}: no run there ({file} is missing); train one first")

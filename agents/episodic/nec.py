@@ -63,6 +63,11 @@ class NecLearner:
         c = self.memory_config
         query, encoding = self.network(obs)
         at = query.detach().cpu().numpy()
+        if not np.isfinite(at).all():
+            raise UserError(
+                f"the keys are no longer numbers at update {self.updates}: lower "
+                "agent.learning_rate; the last checkpoint of the run was kept"
+            )
         found = np.empty((len(at), memory.neighbours), np.int64)  # [B,p]
         for task in np.unique(tasks):
             rows = np.flatnonzero(tasks == task)

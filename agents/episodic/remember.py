@@ -1,8 +1,8 @@
 """An agent with an episodic memory: what MFEC, NEC and the mixed agent have in common.
 
 Each vector step: look at the moment (key, hash, what the memory says), act, and write the moments
-whose returns have become known. Keys of an older encoder are encoded anew, a few each step, from
-the frames that replay still holds.
+whose returns have become known. With `memory.reembed` keys of an older encoder are encoded
+anew, a few each step, from the frames that replay still holds.
 
 Shapes: N environments, B batch, A actions, D key dimensions.
 """
@@ -22,6 +22,7 @@ from agents.episodic.keys import state_hashes
 from agents.episodic.monitor import Monitor
 from agents.episodic.probes import Probes
 from agents.episodic.trails import Returns, Step, Trails
+from errors import UserError
 from memory.episodic import EpisodicMemory
 from memory.recall import EpisodicRead
 
@@ -102,6 +103,11 @@ class RememberingAgent(Agent):
         """Encode obs [B,4,84,84], read the memory; `recall`: what is read is kept longer."""
         keys, slow = self.encode(torch.from_numpy(obs).to(self.device), network)
         keys, hashes = keys.cpu().numpy(), self.hashes(obs)
+        if not np.isfinite(keys).all():
+            raise UserError(
+                "the keys of the episodic memory are no longer numbers: lower "
+                "agent.learning_rate; the last checkpoint of the run was kept"
+            )
         read = self.memory.read(keys, hashes, game, exact=self.exact, recall=recall)
         slow = read.q if slow is None else slow
         return Moment(keys, hashes, read, slow, self.combine(slow, read, game, hashes))

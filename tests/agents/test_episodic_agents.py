@@ -384,3 +384,24 @@ def test_hashes_tell_states_apart_by_a_single_pixel():
 def test_bad_values_are_named(values, word):
     with pytest.raises(UserError, match=word):
         MemoryConfig(**values)
+
+
+def test_keys_that_are_no_numbers_are_one_clear_error():
+    for controller in ("mix", "nec"):
+        agent, world = agent_of(controller), World()
+        play(agent, world, 30)
+        with torch.no_grad():
+            for parameter in agent.acting_network.parameters():
+                parameter.fill_(torch.nan)
+        with pytest.raises(UserError, match=r"lower agent\.learning_rate"):
+            agent.look(world.obs(), 0, agent.acting_network)
+
+
+def test_a_state_of_another_device_loads():
+    agent, world = agent_of("mix"), World()
+    play(agent, world, 20)
+    state = agent.state_dict()
+    state["noise"] = torch.zeros(16, dtype=torch.uint8)  # as a GPU's generator has it
+    other = agent_of("mix")
+    other.load_state_dict(state)
+    assert other.steps == agent.steps
