@@ -58,12 +58,12 @@ def load_run(
     Raises:
         UserError: no run there, no such checkpoint, a damaged one, one of another version.
     """
-    path = Path(path)
+    given, path = path, Path(path)
     if len(path.parts) == 1 and not (path / "config.yaml").is_file():
         path = Path("runs") / path  # as train.py takes a bare name
     file = path / "config.yaml"
     if not file.is_file():
-        raise UserError(f"run={path}: no run there ({file} is missing); train one first")
+        raise UserError(f"run={given}: no run there ({file} is missing); train one first")
     config = read_config(file)
     store = CheckpointStore(path / "checkpoints", config.checkpoint.keep)
     state = store.load(step, skip=None if with_replay else "replay")
