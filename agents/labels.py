@@ -50,7 +50,7 @@ class Contexts:
     def begin_task(self) -> None:
         """A task begins: heard where boundaries are told, and at the very first."""
         if not self.screens:
-            self._enter(None)
+            self._enter(0)
         elif self.detector is None:
             self.changed = True
 
@@ -64,7 +64,7 @@ class Contexts:
         signals, detector = {"screen": screen(obs)}, self.detector
         if detector is None:
             if self.changed:
-                self._enter(signals["screen"])
+                self._enter(self._context_of(signals["screen"]))
                 self.changed = False
             self.screens[self.agent.game].learn(signals["screen"])
             return
@@ -72,14 +72,14 @@ class Contexts:
             signals["spikes"] = self._spikes(obs)
         if detector.see(signals):
             context = self._context_of(signals["screen"])
-            if context == self.agent.game:  # only its spikes have moved: nothing is left
+            if context == self.agent.game:  # its spikes alone have moved, or it is the nearest
                 detector.begin(self.screens[context])
                 return
             event = {"left": self.agent.game, "score": detector.sum}
             self.alarms += 1
             self.agent.leave()
-            self._enter(signals["screen"])
-            self._events.append(event | {"context": self.agent.game})
+            self._enter(context)
+            self._events.append(event | {"context": context})
 
     @torch.no_grad()
     def _spikes(self, obs: np.ndarray) -> np.ndarray:
@@ -90,18 +90,17 @@ class Contexts:
             agent.latent = network(torch.from_numpy(obs).to(agent.device)).encoding.latent
         return agent.latent.double().cpu().numpy()
 
-    def _context_of(self, blocks: np.ndarray | None) -> int:
+    def _context_of(self, blocks: np.ndarray) -> int:
         """The context that screens [N, 144] belong to, or the number of a new one; the nearest
         one where no further one can be had."""
-        far = self.log_distances(blocks) if blocks is not None else np.zeros(0)
-        known = self.config.recognise and len(far) > 0 and far.min() < self.config.slack
+        far = self.log_distances(blocks)
+        known = self.config.recognise and far.min() < self.config.slack
         if known or len(self.screens) == self.most:
             return int(far.argmin())
         return len(self.screens)
 
-    def _enter(self, blocks: np.ndarray | None) -> None:
-        """Enter the context of screens [N, 144]."""
-        context = self._context_of(blocks)
+    def _enter(self, context: int) -> None:
+        """Enter a context, or the first that there is not yet."""
         if context == len(self.screens):
             self.screens.append(Usual("screen", self.config.memory))
         self.agent.enter(context)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -28,14 +27,12 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from benchmarks.recording import called  # noqa: E402 - benchmarks/ is no package
+
 RESULTS = ROOT / "benchmarks" / "results"
 GAMES = ("road_runner", "krull", "kung_fu_master")  # the detector was chosen on others
 SIGNALS = ("screen", "spikes", "both")
-
-
-def called() -> str:
-    """The command line, with the path as it is from the repository's root."""
-    return shlex.join(["python", f"benchmarks/{Path(__file__).name}", *sys.argv[1:]])
 
 
 def train(args: argparse.Namespace) -> None:

@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 import time
@@ -42,6 +41,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from benchmarks.recording import called  # noqa: E402 - benchmarks/ is no package
+
 RESULTS = ROOT / "benchmarks" / "results"
 GAMES = ("road_runner", "up_n_down", "krull")  # of configs/sequence/quickstart.yaml
 CYCLES = 2
@@ -165,11 +167,6 @@ def finished(folder: Path, visits: int) -> bool:
         return False
     lines = path.read_text().splitlines()
     return sum(all(e in line for e in ends) for line in lines) == visits
-
-
-def called() -> str:
-    """The command line, with the path as it is from the repository's root."""
-    return shlex.join(["python", f"benchmarks/{Path(__file__).name}", *sys.argv[1:]])
 
 
 def train(args: argparse.Namespace) -> None:

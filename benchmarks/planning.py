@@ -18,7 +18,6 @@ import dataclasses
 import json
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import sys
@@ -33,6 +32,7 @@ import torch
 from agents.agent import Agent
 from agents.planners import PlannerConfig, search
 from agents.world_model import Unroll
+from benchmarks.recording import called
 from evaluation.planning import overall
 from training.build import build_agent
 from training.checkpoint import CheckpointStore
@@ -158,7 +158,7 @@ def teach(args: argparse.Namespace) -> None:
     for name in ("config.yaml", "metrics.jsonl"):
         shutil.copy(args.run / name, folder / name)
     manifest = json.loads((args.run / "manifest.json").read_text())
-    manifest["command"] += " && " + shlex.join(["python", "benchmarks/planning.py", *sys.argv[1:]])
+    manifest["command"] += f" && {called()}"
     manifest["taught"] = measured
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     state = CheckpointStore(args.run / "checkpoints", keep=1).load(run.step, skip="replay")

@@ -395,7 +395,7 @@ class EpisodicMemory:
         s, used = self._slots, len(self)
         return {
             "shape": [self.capacity, self.key_dim, self.num_actions, self.tasks],
-            "groups": self._groups_each * self.tasks,
+            "by_task": True,  # its index keeps the tasks apart; earlier ones did not
             "index_kind": type(self.index).__name__,
             "scope": self.scope,
             "partition": self.partition,
@@ -416,9 +416,8 @@ class EpisodicMemory:
             "index_kind": type(self.index).__name__,
             "scope": self.scope,
             "partition": self.partition,
-            "groups": self._groups_each * self.tasks,
         }
-        if "groups" not in state:
+        if "by_task" not in state:
             raise KeyError("an episodic memory that did not keep the games apart")
         for name, value in mine.items():
             if state[name] != value:

@@ -140,12 +140,12 @@ class RunConfig:
             object.__setattr__(self, "protocol", replace(self.protocol, actions="full"))
         continual = ContinualConfig(tuple(self.consolidation), self.stiffness, self.replay)
         acts = self.memory.controller
-        for name in ("nec", "mfec"):
-            require(
-                self.agent.name != name or acts == name,
-                f"agent={name} acts by its own memory, not memory.controller={acts}: leave out "
-                f"memory=, or set memory={name}",
-            )
+        name = self.agent.name
+        require(
+            name not in ("nec", "mfec") or acts == name,
+            f"agent={name} acts by its own memory, not memory.controller={acts}: leave out "
+            f"memory=, or set memory={name}",
+        )
         require(
             acts not in ("nec", "mfec") or continual == ContinualConfig(stiffness=self.stiffness),
             f"memory.controller={acts} learns by its own rules: set consolidation=[] and "

@@ -37,6 +37,7 @@ class RunFolder:
     def __init__(self, config: RunConfig, words: Sequence[str] = ()) -> None:
         self.path = _path(config)
         yaml = self.path / "config.yaml"
+        own = (".lock", _aside("config.yaml"))  # all that a start cut short leaves behind
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"run={self.path} is a file: choose another name")
         if yaml.exists():
@@ -47,9 +48,7 @@ class RunFolder:
                     f"{'; ...' if len(changed) > 4 else ''}): choose another run=, or give the "
                     "settings it was started with"
                 )
-        elif self.path.exists() and any(
-            p.name not in (".lock", ".config.yaml.tmp") for p in self.path.iterdir()
-        ):
+        elif self.path.exists() and any(p.name not in own for p in self.path.iterdir()):
             raise UserError(f"run={self.path} is not empty and holds no run: choose another run=")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -65,7 +64,7 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> None:
         """Write a small file whole or not at all."""
-        aside = self.path / f".{name}.tmp"
+        aside = self.path / _aside(name)
         aside.write_text(text)
         aside.rename(self.path / name)
 
@@ -89,6 +88,11 @@ class RunFolder:
             "budget_frames": steps * config.protocol.frame_skip,
         }
         self.write("manifest.json", json.dumps(manifest, indent=1, default=str) + "\n")
+
+
+def _aside(name: str) -> str:
+    """Name of a file that is being written."""
+    return f".{name}.tmp"
 
 
 def changed_keys(config: RunConfig, yaml: Path, words: Sequence[str] = ()) -> list[str]:

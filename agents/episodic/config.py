@@ -30,7 +30,8 @@ class MemoryConfig:
     alpha: float = 0.1  # step of update=nec
 
     # -- how it is read -----------------------------------------------------------------------
-    index: str = "auto"  # flat | ivf | hnsw | auto: exact up to 2,048 entries an action, then ivf
+    # flat | ivf | hnsw | auto: exact where the capacity is at most 2,048 an action, else ivf
+    index: str = "auto"
     scope: str = "action"  # neighbours of each action, or of all actions together (shared)
     neighbours: int = 16  # entries that answer for an action
     kernel: str = "inverse"  # weight 1 / (d^2 + delta), or mean: all alike

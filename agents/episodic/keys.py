@@ -12,12 +12,27 @@ import torch
 from torch import Tensor, nn
 
 from agents.encoders import Encoding
+from errors import UserError
 
 
 def state_hashes(obs: np.ndarray) -> np.ndarray:
     """64-bit hashes int64 [B] of obs uint8 [B, ...]: equal states have equal hashes."""
     digests = (hashlib.blake2b(o.tobytes(), digest_size=8).digest() for o in obs)
     return np.frombuffer(b"".join(digests), np.int64)
+
+
+def checked(keys: np.ndarray) -> np.ndarray:
+    """Keys [B,D] as they are.
+
+    Raises:
+        UserError: they are no longer numbers.
+    """
+    if not np.isfinite(keys).all():
+        raise UserError(
+            "the keys of the episodic memory are no longer numbers: lower agent.learning_rate; the "
+            "last checkpoint of the run was kept"
+        )
+    return keys
 
 
 def unit(keys: Tensor) -> Tensor:

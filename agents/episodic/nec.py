@@ -24,7 +24,7 @@ from agents import losses
 from agents.config import AgentConfig
 from agents.encoders import EncoderConfig, make_encoder
 from agents.episodic.config import MemoryConfig
-from agents.episodic.keys import KeyNetwork
+from agents.episodic.keys import KeyNetwork, checked
 from agents.episodic.remember import RememberingAgent
 from agents.episodic.trails import Returns
 from agents.learner import LearnerOutputs
@@ -62,12 +62,7 @@ class NecLearner:
         """One step on obs [B,4,84,84], actions [B] in tasks [B], and Q^N returns [B]."""
         c = self.memory_config
         query, encoding = self.network(obs)
-        at = query.detach().cpu().numpy()
-        if not np.isfinite(at).all():
-            raise UserError(
-                f"the keys are no longer numbers at update {self.updates}: lower "
-                "agent.learning_rate; the last checkpoint of the run was kept"
-            )
+        at = checked(query.detach().cpu().numpy())
         found = np.empty((len(at), memory.neighbours), np.int64)  # [B,p]
         for task in np.unique(tasks):
             rows = np.flatnonzero(tasks == task)

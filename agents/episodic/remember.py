@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from agents.agent import Agent, Transition
 from agents.episodic.config import MemoryConfig
 from agents.episodic.figure import Recall, draw_recall
-from agents.episodic.keys import state_hashes
+from agents.episodic.keys import checked, state_hashes
 from agents.episodic.monitor import Monitor
 from agents.episodic.probes import Probes
 from agents.episodic.trails import Returns, Step, Trails
-from errors import UserError
 from memory.episodic import EpisodicMemory
 from memory.recall import EpisodicRead
 
@@ -102,12 +101,7 @@ class RememberingAgent(Agent):
     ) -> Moment:
         """Encode obs [B,4,84,84], read the memory; `recall`: what is read is kept longer."""
         keys, slow = self.encode(torch.from_numpy(obs).to(self.device), network)
-        keys, hashes = keys.cpu().numpy(), self.hashes(obs)
-        if not np.isfinite(keys).all():
-            raise UserError(
-                "the keys of the episodic memory are no longer numbers: lower "
-                "agent.learning_rate; the last checkpoint of the run was kept"
-            )
+        keys, hashes = checked(keys.cpu().numpy()), self.hashes(obs)
         read = self.memory.read(keys, hashes, game, exact=self.exact, recall=recall)
         slow = read.q if slow is None else slow
         return Moment(keys, hashes, read, slow, self.combine(slow, read, game, hashes))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from training.config import load_config
+from training.folder import RunFolder
 from training.telemetry import WALL_CLOCK_FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -274,3 +276,15 @@ def test_damaged_checkpoint_is_named(uninterrupted, tmp_path):
     assert process.returncode == 2, out
     assert str(state) in out
     assert "goes on from step" in out
+
+
+def test_a_start_that_was_cut_short_is_no_other_run(tmp_path):
+    """A full disk or a kill in the very first write leaves these two."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in (".lock", ".config.yaml.tmp"):
+        (folder / name).touch()
+    config = load_config([f"run={folder}"])
+    RunFolder(config)
+    assert (folder / "config.yaml").is_file()
+    assert not (folder / ".config.yaml.tmp").exists()
