@@ -1,0 +1,159 @@
+"""Sequences of games: what is kept, what it costs, and how changes are noticed."""
+
+from __future__ import annotations
+
+from benchmarks.tables.markdown import load, markdown, source
+
+
+def change_detection() -> str:
+    result = load("change_detection")
+    rows = []
+    for signal, row in result["signals"].items():
+        games = dict.fromkeys(
+            g for r in result["runs"] if r["signal"] == signal for g in r["games"]
+        )
+        rows.append(
+            [
+                f"`{signal}`",
+                ", ".join(games),
+                f"{row['agent_steps']:,}",
+                f"{row['changes'] - row['missed']} of {row['changes']}",
+                f"{row['delay_median']:.0f} (at most {row['delay_max']})"
+                if row["delay_max"]
+                else "-",
+                str(row["false_alarms"]),
+                f"{row['false_alarms_per_10k']:.1f}",
+                f"{row['visits_known']} of {row['visits']}",
+            ]
+        )
+    head = [
+        "`change.signal`",
+        "games",
+        "agent steps",
+        "changes noticed",
+        "delay, agent steps",
+        "false alarms",
+        "per 10k steps",
+        "visits in the right context",
+    ]
+    return markdown(head, rows) + source("change_detection", result)
+
+
+def continual(name: str = "continual") -> str:
+    result = load(name)
+
+    def cell(value: float | None, digits: int = 2, sign: str = "") -> str:
+        return "-" if value is None else f"{value:{sign}.{digits}f}"
+
+    def over_seeds(row: dict, key: str, sign: str = "") -> str:
+        """Mean, and the range over seeds where there are several."""
+        values = [run[key] for run in row["runs"]]
+        mean = cell(row["mean"][key], sign=sign)
+        if len(values) == 1:
+            return mean
+        return f"{mean} [{cell(min(values), sign=sign)}, {cell(max(values), sign=sign)}]"
+
+    def earlier(row: dict) -> float:
+        """Mean forgetting of the games that something was trained after (Chaudhry 2018)."""
+        last = result["games"][-1]  # may have no scale
+        lost = [
+            value
+            for run in row["runs"]
+            for game, value in run["forgetting_by_game"].items()
+            if game != last
+        ]
+        return sum(lost) / len(lost)
+
+    rows = []
+    for method, row in result["methods"].items():
+        m = row["mean"]
+        rows.append(
+            [
+                f"`{method}`",
+                str(len(row["runs"])),
+                over_seeds(row, "average"),
+                over_seeds(row, "forgetting", "+"),
+                cell(earlier(row), sign="+"),
+                cell(m["visit_forgetting"], sign="+"),
+                *(cell(m[key], sign="+") for key in ("forward_transfer", "intransigence")),
+                cell(m["bytes_total"] / 1e6, 1),
+            ]
+        )
+    head = [
+        "method",
+        "seeds",
+        "average at the end",
+        "forgetting",
+        "of all but the last game",
+        "forgetting a visit",
+        "forward transfer",
+        "intransigence",
+        "MB",
+    ]
+    games = ", ".join(
+        f"{g} ({x['random']:,.0f} to {x['end']:,.0f})"
+        for g, x in result["single"].items()
+        if g not in result["games_without_scale"]
+    )
+    note = (
+        f"\nScores as a share of the game trained alone (0 = random): {games}; "
+        f"{result['cycles']} cycles of {result['steps_per_visit']:,} agent steps a visit. "
+        "Forgetting counts the last game, after which nothing is trained, as 0; the column beside "
+        "it leaves that out. In brackets: lowest and highest seed. MB: replay, episodic memory, "
+        "consolidation and cloned network together.\n"
+    )
+    for g in result["games_without_scale"]:
+        alone = result["single"][g]
+        ends = [
+            f"`{method}` " + ", ".join(f"{run['returns'][g][-1][1]:,.0f}" for run in row["runs"])
+            for method, row in result["methods"].items()
+        ]
+        note += (
+            f"\n{g} is hardly learned alone ({alone['random']:,.0f} to {alone['end']:,.0f}) and "
+            "counts in none of these figures, for want of a scale; its return at the end: "
+            f"{', '.join(ends)}.\n"
+        )
+    figure = f"\n![Forgetting curves of all methods](benchmarks/results/{name}.png)\n"
+    return markdown(head, rows) + note + figure + source(name, result)
+
+
+def continual_memory() -> str:
+    result = load("continual")
+    rows = [
+        [
+            f"{x['game']}, then {x['next']}",
+            f"`{method}`, {run['seed']}",
+            f"{x['left']['entries']:,.0f} / {x['after']['entries']:,.0f}",
+            f"{x['after']['kept']:.0%}",
+            f"{x['left']['error']:.2f} / {x['after']['error']:.2f}",
+        ]
+        for method in ("engram_shared_recall", "engram")
+        for run in result["methods"].get(method, {"runs": []})["runs"]
+        for x in run["memory"]
+    ]
+    head = ["game", "method, seed", "entries, left / after the next game", "moments kept",
+            "error of their values"]  # fmt: skip
+    note = (
+        f"\nVisits of {result['steps_per_visit']:,} agent steps. Moments: 64 of the last of the "
+        "visit, put aside with their returns and asked again; error: root mean square, in units of "
+        "the spread of those returns.\n\n`benchmarks/results/continual.json`, as in README.\n"
+    )
+    return markdown(head, rows) + note
+
+
+def consolidation_cost() -> str:
+    result = load("consolidation_cost")
+    rows = [
+        [f"`{name}`", f"{row['step_ms']:.1f}", f"{row['ratio']:.2f}x", f"{row['bytes'] / 1e6:.1f}"]
+        for name, row in result["rows"].items()
+    ]
+    head = ["consolidation", "ms an update", "ratio", "MB"]
+    return markdown(head, rows) + source("consolidation_cost", result)
+
+
+def engram_cost() -> str:
+    result = load("engram_cost")
+    ms = result["ms"]
+    row = [f"{ms['reactive']:.1f}", f"{ms['engram']:.1f}", f"{result['ratio']:.2f}x"]
+    head = ["ms a step of 4 agent steps and 4 updates, `reactive`", "`engram`", "ratio"]
+    return markdown(head, [row]) + source("engram_cost", result)

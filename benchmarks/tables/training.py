@@ -1,0 +1,119 @@
+"""Training: scores at 100k agent steps, speed, encoders, evaluation, replay, memory."""
+
+from __future__ import annotations
+
+from benchmarks.tables.markdown import load, markdown, source
+
+
+def throughput() -> str:
+    result = load("throughput")
+    labels = {
+        "engram_spiking": "Engram `reactive`, spiking encoder",
+        "engram_conv": "Engram `reactive`, ReLU twin",
+        "sb3_dqn_nature": "Stable-Baselines3 DQN, Nature CNN",
+    }
+    rows = [
+        [label, f"{result['median_agent_steps_per_s'][side]:.0f}", f"{ratio:.1f}x"]
+        for side, label in labels.items()
+        for ratio in [result["ratio_to_sb3"][side]]
+    ]
+    return markdown(["", "agent steps/s", "against SB3"], rows) + source("throughput", result)
+
+
+def atari100k(all_variants: bool = False) -> str:
+    """The agent with and without the world model's losses, or all that has been tried."""
+    result = load("atari100k")
+    labels = {
+        "": "`reactive`",
+        "self_prediction": "with self-prediction",
+        "advantage": "with self-prediction, whole model",
+    }
+    if all_variants:
+        labels |= {
+            "fine": "with the encoder size `fine`",
+            "long_return": "with n = 10 to the end",
+            "constant_target": "constant target",
+            "explored_alike": "constant target, one epsilon for all",
+            "constant_self_prediction": "constant target, self-prediction",
+            "normalised": "constant target, normalisation",
+        }
+    rows = []
+    for game, row in result["table"].items():
+        for variant, label in labels.items():
+            cells = [row.get(f"{encoder} {variant}".strip()) for encoder in ("conv", "spiking")]
+            if any(cells):
+                digits = 1 if max(row["published"].values()) < 100 else 0
+                ours = [
+                    ", ".join(f"{s:,.{digits}f}" for s in c["seeds"]) if c else "-" for c in cells
+                ]
+                others = [f"{v:,.{digits}f}" for v in row["published"].values()]
+                rows.append([game, label, *ours, *others])
+    published = [
+        name.replace("_eps", "(eps)") for name in next(iter(result["table"].values()))["published"]
+    ]
+    head = ["return at 100k agent steps", "agent", "conv (each seed)", "spiking", *published]
+    return markdown(head, rows) + source("atari100k", result)
+
+
+def encoder() -> str:
+    result = load("encoder")
+    rows = []
+    for size, cell in result["sizes"].items():
+        spiking, conv, ratio = (cell[k] for k in ("spiking", "conv", "ratio spiking / conv"))
+        rows.append(
+            [size]
+            + [f"{spiking[k]:.1f} / {conv[k]:.1f}" for k in ("forward", "step", "double_q")]
+            + [f"{ratio['step']:.2f}x", f"{ratio['double_q']:.2f}x"]
+        )
+    head = ["size", "forward", "training step", "double-Q update", "step ratio", "update ratio"]
+    note = "\nMilliseconds, spiking / ReLU twin, batch 32, one thread.\n"
+    return markdown(head, rows) + note + source("encoder", result)
+
+
+def evaluation_throughput() -> str:
+    result = load("evaluation_throughput")
+    policies = {"random": "random actions", "der": "conv network of DER size"}
+    rows = [
+        [
+            row["game"],
+            policies[row["policy"]],
+            f"{row['evaluation_steps_per_s']:,}",
+            f"{row['bare_steps_per_s']:,}",
+            f"{row['ratio']:.2f}x",
+            f"{row['cpu_ratio']:.2f}x",
+        ]
+        for row in result["results"]
+    ]
+    head = ["game", "policy", "evaluation", "bare", "ratio", "ratio of processor time"]
+    return markdown(head, rows) + source("evaluation_throughput", result)
+
+
+def replay() -> str:
+    result = load("replay")
+    sample, saved = result["sample_ms"], result["checkpoint"]
+    rows = [
+        ["sample 32 transitions, n = 10", f"{sample['uniform']['median']:.2f} ms"],
+        ["the same with random shifts", f"{sample['uniform_shift_4']['median']:.2f} ms"],
+        ["memory of 1e5 transitions", f"{result['memory_bytes']['full'] / 1e9:.2f} GB"],
+        ["first checkpoint of a full replay", f"{saved['first_seconds']:.1f} s"],
+        [
+            f"checkpoint {saved['new_agent_steps']:,} agent steps later",
+            f"{saved['later_seconds_median']:.2f} s",
+        ],
+    ]
+    return markdown(["", ""], rows) + source("replay", result)
+
+
+def quickstart() -> str:
+    result = load("quickstart")
+    rows = [[*row] for row in result["table"]]
+    tail = f"\n{result['seconds'] / 60:.1f} minutes of training and evaluation.\n"
+    return markdown(result["head"], rows) + tail + source("quickstart", result)
+
+
+def laptop_memory() -> str:
+    result = load("laptop_memory")
+    rows = [["peak memory with a full replay", f"{result['peak_memory_mb'] / 1e3:.2f} GB"]]
+    if (growth := result.get("growth_mb_per_100k_steps")) is not None:
+        rows.append(["growth from there, in 100k agent steps", f"{growth / 1e3:.3f} GB"])
+    return markdown(["", ""], rows) + source("laptop_memory", result)
