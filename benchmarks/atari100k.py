@@ -151,7 +151,9 @@ def collect(args: argparse.Namespace) -> None:
     result = {
         "command": "python benchmarks/atari100k.py train && python benchmarks/atari100k.py collect",
         "what": "return at 100k agent steps (400k frames), single game; reactive: as it comes; "
-        "self_prediction: with the world model's losses; fine: with the encoder size of that name; "
+        "self_prediction: with the world model's losses but that about actions not taken; "
+        "advantage: with all of them; fine: with the encoder size of that name; long_return: with "
+        "n-step returns of 10 to the end; "
         "constant_target: with a target network of constant speed; explored_alike: that with one "
         "epsilon for all emulators; constant_self_prediction: that with the world model's losses; "
         "normalised: that with layer normalisation in the head",
