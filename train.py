@@ -6,8 +6,9 @@
     python train.py experiment=ablation jobs=2      # methods x seeds, and a report over all
     python train.py --multirun experiment=laptop replay=fifo,cloning seed=0,1,2
 
-The same command with the same run= goes on where it stopped. Groups are the folders of configs/;
-every key stands, with its unit, in the dataclass of its part (training/config.py names them all).
+The same command with the same run= goes on where it stopped, and so does run= alone. Groups are the
+folders of configs/; every key stands, with its unit, in the dataclass of its part
+(training/config.py names them all).
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def train(argv: Sequence[str]) -> int:
-    from training.config import load_config
+    from training.config import configured
     from training.sweep import is_sweep
 
     if is_sweep(argv):
         return sweep(argv)
 
-    config = load_config(argv)  # before the slow imports: mistakes are answered at once
+    config = configured(argv)  # before the slow imports: mistakes are answered at once
     from envs.scores import hns
     from evaluation import continual_metrics
     from evaluation.evaluator import Evaluator

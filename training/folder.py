@@ -16,10 +16,8 @@ from typing import Any
 import torch
 
 from errors import UserError, require
-from training.config import RunConfig, differences, to_yaml
+from training.config import FREE_KEYS, RunConfig, differences, run_path, to_yaml
 
-# Settings that change nothing about the results: a run may go on under other values of these.
-FREE_KEYS = ("run", "display", "checkpoint", "device.learner_threads", "device.emulator_threads")
 _PACKAGES = ("torch", "numpy", "numba", "gymnasium", "ale-py", "hydra-core", "tensorboard")
 
 
@@ -35,7 +33,7 @@ class RunFolder:
     """
 
     def __init__(self, config: RunConfig, words: Sequence[str] = ()) -> None:
-        self.path = _path(config)
+        self.path = run_path(config)
         yaml = self.path / "config.yaml"
         own = (".lock", _aside("config.yaml"))  # all that a start cut short leaves behind
         if self.path.exists() and not self.path.is_dir():
@@ -139,14 +137,6 @@ def machine() -> dict[str, object]:
         model = names[0].partition(":")[2].strip() if names else model
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cpu": model, "cores": available_cores(), "gpu": gpu, "system": platform.system()}
-
-
-def _path(config: RunConfig) -> Path:
-    if config.run is None:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        return Path("runs") / f"{config.title}-{stamp}-s{config.seed}"
-    path = Path(config.run)
-    return path if len(path.parts) > 1 else Path("runs") / path
 
 
 def _commit() -> str | None:

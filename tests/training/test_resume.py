@@ -37,7 +37,11 @@ SMALL = [
 
 
 def start(folder: Path, *extra: str) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "train.py"), *SMALL, f"run={folder}", *extra]
+    return started(*SMALL, f"run={folder}", *extra)
+
+
+def started(*words: str) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "train.py"), *words]
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -240,7 +244,7 @@ def test_same_seed_same_numbers_and_other_seed_others(uninterrupted, tmp_path):
     assert [line for line in metrics(other) if line["step"] < 800] != begin
 
 
-def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
+def test_sigterm_saves_and_says_how_to_go_on(uninterrupted, tmp_path):
     folder = tmp_path / "run"
     process = start(folder)
     wait_for_progress(process, folder, 1500)
@@ -248,6 +252,10 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
     out = finish(process)
     assert process.returncode == 128 + signal.SIGTERM
     assert f"go on with: run={folder}" in out
+    process = started(f"run={folder}")  # those words alone
+    out = finish(process)
+    assert process.returncode == 0, out
+    assert metrics(folder) == metrics(uninterrupted)
 
 
 def test_other_configuration_is_refused_and_nothing_is_touched(uninterrupted):
