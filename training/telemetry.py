@@ -4,6 +4,10 @@ metrics.jsonl has one JSON object a line, each with "step" (agent steps so far, 
 "kind"; a line is handed to the operating system as soon as it is written, so that a killed process
 loses none. A number that is not finite is written as null and left out of TensorBoard.
 
+TensorBoard gives a colour to each run, so each game is also one, in `games/<game>` of the run's
+folder: charts of one tag (games/hns, games/return, games/forgetting) show all of them, and the
+tasks' boundaries, which are a run as well.
+
 A checkpoint remembers how long metrics.jsonl was; loading it cuts off what came later, and tells
 TensorBoard to forget the same steps. So a resumed run leaves the lines of an uninterrupted one, up
 to `WALL_CLOCK_FIELDS`.
@@ -14,7 +18,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import resource
 import sys
 import time
@@ -29,6 +32,7 @@ from errors import UserError
 FILE_NAME = "metrics.jsonl"
 # Fields that depend on the machine's speed and load: two equal runs differ in these alone.
 WALL_CLOCK_FIELDS = frozenset({"agent_steps_per_s", "seconds", "peak_memory_mb"})
+BOUNDARIES = "task boundaries"  # a line at 0 that rises where a task ends
 
 Figures = Callable[[dict[str, list], list], Mapping[str, Any]]
 
@@ -59,10 +63,12 @@ class Telemetry:
         self.path = self.folder / FILE_NAME
         self.curves: dict[str, list] = {game: [] for game in self.games}
         self.schedule: list[list] = []
+        self._highest = {"hns": 0.0, "return": 0.0}  # of all evaluations
         self._position, self._step = 0, 0
         self._purge_step: int | None = None
         self._file: Any = None
         self._board: Any = None
+        self._game_boards: dict[str, Any] = {}  # by game, and of BOUNDARIES
         self._drawn: tuple[int, int] | None = None  # evaluations, ended visits
         self._start, self._seconds_before = time.monotonic(), 0.0
 
@@ -105,9 +111,9 @@ class Telemetry:
         if policy:
             return
         self._note(line)
-        mean = sum(line["returns"]) / len(line["returns"]) if None not in line["returns"] else None
-        self._scalar(f"eval/return/{game}", mean, step)
-        self._scalar(f"eval/hns/{game}", line["hns"], step)
+        for key, value in (("return", _mean(line["returns"])), ("hns", line["hns"])):
+            self._scalar(f"eval/{key}/{game}", value, step)
+            self._scalar(f"games/{key}", value, step, board=game)
 
     def continual(self, step: int, metrics: Any) -> None:
         """Continual metrics so far: name -> number or None, or an object with as_dict()."""
@@ -115,6 +121,9 @@ class Telemetry:
         line = self._write(step, "continual", **numbers)
         for key in numbers:
             self._scalar(f"continual/{key}", line[key], step)
+            name, _, game = key.partition("/")
+            if game:  # forgetting/<game>
+                self._scalar(f"games/{name}", line[key], step, board=game)
         self._draw(step)
 
     def task(self, step: int, task: int, game: str, event: str, steps: int, cycle: int) -> None:
@@ -123,6 +132,11 @@ class Telemetry:
         self._note(self._write(step, "task", **fields))
         self._scalar("task/index", task, step)
         self._scalar("task/game", self.games.index(game), step)
+        if event == "end":
+            self._boundary(step)
+        elif step == 0:
+            for key in self._highest:
+                self._scalar(f"games/{key}", 0.0, 0, board=BOUNDARIES)
 
     def change(
         self, step: int, task: int, game: str, context: int, left: int, score: float
@@ -138,7 +152,8 @@ class Telemetry:
         """The length of metrics.jsonl, after everything so far reached the disk."""
         if self._file is not None:
             os.fsync(self._file.fileno())
-            self._board.flush()
+            for board in (self._board, *self._game_boards.values()):
+                board.flush()
         return {"position": self._position, "step": self._step, "seconds": self._seconds()}
 
     def load_state_dict(self, state: Mapping) -> None:
@@ -174,7 +189,8 @@ class Telemetry:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-            self._board.close()
+            for board in (self._board, *self._game_boards.values()):
+                board.close()
             self._file = self._board = None
 
     # -- inside ---------------------------------------------------------------------------------
@@ -187,10 +203,16 @@ class Telemetry:
         if self._purge_step is None and any(self.folder.glob("events.out.tfevents.*")):
             self._purge_step = 0
         self._file = open(self.path, "ab")  # noqa: SIM115 - held for the whole run
-        self._board = SummaryWriter(
-            str(self.folder), purge_step=self._purge_step, max_queue=100, flush_secs=10
-        )
-        self._board.add_custom_scalars(custom_layout(self.games))
+
+        def board(folder: Path) -> Any:
+            return SummaryWriter(
+                str(folder), purge_step=self._purge_step, max_queue=100, flush_secs=10
+            )
+
+        self._board = board(self.folder)
+        for name in (*self.games, BOUNDARIES):
+            self._game_boards[name] = board(self.folder / "games" / name)
+        self._board.add_custom_scalars(custom_layout())
 
     def _write(self, step: int, kind: str, **fields: Any) -> dict:
         line = {"step": int(step), "kind": kind} | {k: _plain(v) for k, v in fields.items()}
@@ -203,15 +225,25 @@ class Telemetry:
         self._step = max(self._step, int(step))
         return line
 
-    def _scalar(self, tag: str, value: Any, step: int) -> None:
+    def _scalar(self, tag: str, value: Any, step: int, board: str | None = None) -> None:
         if isinstance(value, int | float):
-            self._board.add_scalar(tag, value, step)
+            (self._game_boards[board] if board else self._board).add_scalar(tag, value, step)
+
+    def _boundary(self, step: int) -> None:
+        """A line up to the highest score so far. Several points up and down, so that it stays one
+        when TensorBoard smooths it; before `step`, since what comes later a resume would purge."""
+        shape = (0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0)
+        for key, top in self._highest.items():
+            for place, up in enumerate(shape, step - len(shape) + 1):
+                self._scalar(f"games/{key}", up * top, max(place, 0), board=BOUNDARIES)
 
     def _note(self, line: Mapping) -> None:
         """Keep what the figures need: curves and schedule."""
         kind = line["kind"]
         if kind == "eval" and "policy" not in line and line["hns"] is not None:
             self.curves.setdefault(line["game"], []).append([line["step"], line["hns"]])
+            for key, value in (("hns", line["hns"]), ("return", _mean(line["returns"]))):
+                self._highest[key] = max(self._highest[key], value or 0.0)
         elif kind == "task" and line["event"] == "begin":
             self.schedule.append([line["game"], line["step"], None])
         elif kind == "task":
@@ -236,23 +268,22 @@ class Telemetry:
         return self._seconds_before + time.monotonic() - self._start
 
 
-def custom_layout(games: Sequence[str]) -> dict:
+def custom_layout() -> dict:
     """TensorBoard's custom-scalars tab: the curves of all games in one chart.
 
-    Tags are regular expressions that are matched from their beginning, hence the escapes and `$`.
+    Tags are regular expressions that are matched from their beginning, hence the `$`.
     """
-    names = [re.escape(game) for game in games]
     return {
         "forgetting curves": {
-            "human-normalised score": ["Multiline", [f"eval/hns/{n}$" for n in names]],
-            "return": ["Multiline", [f"eval/return/{n}$" for n in names]],
+            "human-normalised score": ["Multiline", ["games/hns$"]],
+            "return": ["Multiline", ["games/return$"]],
         },
         "continual": {
             "average and forgetting": [
                 "Multiline",
                 ["continual/average$", "continual/forgetting$", "continual/backward_transfer$"],
             ],
-            "forgetting by game": ["Multiline", [f"continual/forgetting/{n}$" for n in names]],
+            "forgetting by game": ["Multiline", ["games/forgetting$"]],
             "task": ["Multiline", ["task/index$"]],
         },
         "changes of game": {
@@ -285,6 +316,10 @@ def custom_layout(games: Sequence[str]) -> dict:
             for k in (1, 5)
         },
     }
+
+
+def _mean(returns: Sequence[float | None]) -> float | None:
+    return None if None in returns else sum(returns) / len(returns)
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from errors import UserError
 from evaluation.figures import board_figures
 from tests.evaluation.synthetic_run import calls, play
-from training.telemetry import FILE_NAME, WALL_CLOCK_FIELDS, Telemetry, custom_layout
+from training.telemetry import (
+    BOUNDARIES,
+    FILE_NAME,
+    WALL_CLOCK_FIELDS,
+    Telemetry,
+    custom_layout,
+)
 
 GAMES = ("road_runner", "krull", "boxing")
 SETTINGS = {"games": GAMES, "steps_per_task": 2_000, "cycles": 1}
@@ -101,6 +107,11 @@ def test_tensorboard_forgets_what_the_checkpoint_does_not_know(whole, tmp_path):
         [(e.step, e.value) for e in board(f).Scalars("eval/hns/krull")] for f in (tmp_path, whole)
     )
     assert ours == theirs
+    ours, theirs = (
+        [(e.step, e.value) for e in board(f / "games" / "krull").Scalars("games/hns")]
+        for f in (tmp_path, whole)
+    )
+    assert ours == theirs
 
 
 def test_tensorboard_has_every_tag_and_the_figures(whole):
@@ -123,16 +134,32 @@ def test_tensorboard_has_every_tag_and_the_figures(whole):
     assert [e.value for e in events.Scalars("task/index")] == [0, 0, 1, 1, 2, 2]
 
 
-def test_layout_draws_exactly_the_sequences_games_in_one_chart():
-    import re
+def test_each_game_is_a_run_of_its_own_so_that_a_chart_shows_all_in_their_colours(whole):
+    assert {p.name for p in (whole / "games").iterdir()} == {*GAMES, BOUNDARIES}
+    for game in GAMES:
+        events = board(whole / "games" / game)
+        for ours, theirs in (("games/hns", "eval/hns/"), ("games/return", "eval/return/")):
+            points = [(e.step, e.value) for e in events.Scalars(ours)]
+            assert points == [(e.step, e.value) for e in board(whole).Scalars(theirs + game)]
+            assert len(points) > 3
+        assert "games/forgetting" in events.Tags()["scalars"]
+    layout = custom_layout()["forgetting curves"]
+    assert [tags for _, tags in layout.values()] == [["games/hns$"], ["games/return$"]]
 
-    layout = custom_layout(("freeway", "freeway-m1"))
-    kind, tags = layout["forgetting curves"]["human-normalised score"]
-    assert kind == "Multiline"
-    for game, others in (("freeway", "freeway-m1"), ("freeway-m1", "freeway-m10")):
-        matching = [t for t in tags if re.match(t, f"eval/hns/{game}")]
-        assert len(matching) == 1
-        assert not re.match(matching[0], f"eval/hns/{others}")
+
+def test_boundaries_rise_to_the_highest_score_where_a_task_ends(whole):
+    points = [(e.step, e.value) for e in board(whole / "games" / BOUNDARIES).Scalars("games/hns")]
+    assert points[0] == (0, 0)
+    assert points[-1] == (6_000, 0)
+    ends = (2_000, 4_000, 6_000)
+    up = [[x for x in points if end - 20 < x[0] <= end and x[1]] for end in ends]
+    assert sum(map(len, up)) == sum(value != 0 for _, value in points)
+    tops = [(end, rising[0][1]) for end, rising in zip(ends, up)]
+    scores = [(x["step"], x["hns"]) for x in lines(whole) if x["kind"] == "eval"]
+    for end, top in tops:
+        # An evaluation at the boundary itself may come before or after it.
+        until = [max(h for s, h in scores if s < end), max(h for s, h in scores if s <= end)]
+        assert np.isclose(top, until, rtol=1e-6).any()
 
 
 def test_layout_is_written(whole):
