@@ -3,9 +3,9 @@
 Shape legend: G games, V visits (stretches of training on one game), E evaluations.
 
 Everything but the areas is read off one table, the task-by-time matrix `level [G, V]`: how good the
-agent is at game g at the end of visit v. A level is the mean of the last `window` evaluations that
-lie inside the visit if it has that many, else its last evaluation alone: a mean over a short
-stretch would mix in what the agent could do before it had learned.
+agent is at game g at the end of visit v. A level is the mean of the last `window` evaluations, but
+of none before the last fifth of the visit other than its last one: where there are few, their mean
+would mix in what the agent could do before it had learned.
 
 p_i(T) below is the last column, p_i(t_i^end) the column of a visit to game i. Scores are
 human-normalised with fixed constants (0 = random, 1 = human) and never clipped.
@@ -29,9 +29,8 @@ import numpy as np
 
 from evaluation.cora import CoraMetrics, cora_metrics
 
-WINDOW = (
-    5  # evaluations averaged at the end of a visit (Continual World averages its last ones too)
-)
+WINDOW = 5  # evaluations averaged at the end of a visit, as Continual World does
+TAIL = 0.2  # share of a visit, at its end, that they lie in
 COVERAGE = 0.95  # share of a visit that a single-task reference must reach to be its equal
 
 
@@ -113,7 +112,7 @@ def continual_metrics(
             the same budget. Games without one get no forward transfer and no intransigence.
         raw: game -> curve of raw returns, for CORA's figures, which scale raw returns by the run's
             own maximum. Without it they are computed from `scores`.
-        window: evaluations averaged at the end of a visit that has that many.
+        window: evaluations averaged at the end of a visit, all in its last fifth.
 
     Formulas:
         average            mean_i p_i(T)
@@ -130,7 +129,7 @@ def continual_metrics(
     curves = {game: as_curve(game, rows) for game, rows in scores.items()}
     visits = as_visits(schedule)
     games = _order(curves, visits)
-    seen = [v for v in visits if any(_inside(curves[g], v).size for g in games)]
+    seen = [v for v in visits if any(_inside(curves[g], v).scores.size for g in games)]
     level = np.array([[_level(curves[g], v, window) for v in seen] for g in games])
     level = level.reshape(len(games), len(seen))
     row = {game: i for i, game in enumerate(games)}
@@ -205,17 +204,20 @@ def _order(curves: Mapping[str, Curve], visits: Sequence[Visit]) -> tuple[str, .
     return (*visited, *(g for g in curves if g not in visited))
 
 
-def _inside(curve: Curve, visit: Visit) -> np.ndarray:
-    """Scores of the evaluations in (start, end]: the one at `start` belongs to what came before."""
+def _inside(curve: Curve, visit: Visit) -> Curve:
+    """The evaluations in (start, end]: the one at `start` belongs to what came before."""
     end = np.inf if visit.end is None else visit.end
-    return curve.scores[(curve.steps > visit.start) & (curve.steps <= end)]
+    inside = (curve.steps > visit.start) & (curve.steps <= end)
+    return Curve(curve.steps[inside], curve.scores[inside])
 
 
 def _level(curve: Curve, visit: Visit, window: int) -> float:
-    scores = _inside(curve, visit)
+    steps, scores = _inside(curve, visit)
     if not scores.size:
         return np.nan
-    return float(scores[-window:].mean() if scores.size >= window else scores[-1])
+    end = steps[-1] if visit.end is None else visit.end
+    late = scores[steps > end - TAIL * (end - visit.start)]
+    return float(late[-window:].mean() if late.size else scores[-1])
 
 
 def _now(curve: Curve, levels: np.ndarray) -> float:

@@ -33,13 +33,18 @@ def test_forgetting_is_signed():
     assert m.backward_transfer == pytest.approx(0.5)
 
 
-def test_levels_average_five_evaluations_where_a_visit_has_as_many():
-    steps = [0, *range(10, 121, 10)]
-    a = [9.0, *range(1, 7), *range(11, 17)]  # six evaluations in each visit of 60 steps
-    m = continual_metrics({"a": (steps, a), "b": (steps, a)}, [("a", 0, 60), ("b", 60, 120)])
-    assert m.level[0].tolist() == [4.0, 14.0]  # means of 2..6 and 12..16
-    short = continual_metrics({"a": (steps, a), "b": (steps, a)}, [("a", 0, 40), ("b", 40, 80)])
-    assert short.level[0].tolist() == [4.0, 12.0]  # four each: the last alone
+def test_levels_average_up_to_five_evaluations_of_a_visits_last_fifth():
+    def levels(per_visit):
+        steps = np.arange(1, 2 * per_visit + 1) * 60 / per_visit  # two visits of 60 steps
+        curve = (steps, np.arange(1.0, 2 * per_visit + 1))
+        m = continual_metrics({"a": curve, "b": curve}, [("a", 0, 60), ("b", 60, 120)])
+        return m.level[0].tolist()
+
+    assert levels(60) == [58.0, 118.0]  # the last five of twelve in (48, 60]
+    assert levels(20) == [18.5, 38.5]  # all four in it
+    assert levels(5) == [5.0, 10.0]  # the one at 48 is not in it
+    assert levels(4) == [4.0, 8.0]
+    assert levels(1) == [1.0, 2.0]
 
 
 def test_evaluation_at_the_boundary_belongs_to_the_visit_that_ends():
