@@ -5,7 +5,7 @@
     python evaluate.py run=runs/x backend=torch,event_core [episodes=20] [core=loihi2]
         [neurobench=true]
     python evaluate.py run=runs/x explain=true [game=krull] [episodes=1] [moments=24]
-        [max_steps=2000]
+        [max_steps=2000] [step=24000]
     python evaluate.py compare=runs/a,runs/b [single=runs/c,runs/d] [baseline=a]
         [scale=human|single] [out=comparison]   # or compare='runs/x/*', compare=name=runs/a
 
@@ -16,6 +16,8 @@ memory was reminded of; `compare` reports on many runs.
 
 from __future__ import annotations
 
+import errno
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -24,47 +26,42 @@ from errors import UserError, require
 Options = dict[str, str]
 
 
-def _backends(options: Options) -> None:
-    from evaluation.backends import main
+def _loaded(options: Options, with_replay: bool = False):
+    """The run that run= (and step=) names."""
     from training.loading import load_run
     from training.threads import configure_threads
 
-    require("run" in options, "backend= needs run=, the folder of a trained run")
+    require("run" in options, "backend= and explain= need run=, the folder of a trained run")
     step = options.get("step")
     require(step is None or step.isdecimal(), f"step={step} is no checkpoint's number")
-    run = load_run(options["run"], None if step is None else int(step))
+    run = load_run(options["run"], None if step is None else int(step), with_replay=with_replay)
     configure_threads(run.config.device.learner_threads)
-    main(run, options)
+    return run
 
 
+def _backends(options: Options) -> None:
+    from evaluation.backends import main
+
+    main(_loaded(options), options)
+
+
+# Replay holds the frames that the episodic memory refers to.
 def _explain(options: Options) -> None:
     from evaluation.explain import main
-    from training.loading import load_run
-    from training.threads import configure_threads
 
-    require("run" in options, "explain= needs run=, the folder of a trained run")
-    run = load_run(options["run"], with_replay=True)
-    configure_threads(run.config.device.learner_threads)
-    main(run, options)
+    main(_loaded(options, with_replay=True), options)
+
+
+def _planning(options: Options) -> None:
+    from evaluation.planning import main
+
+    main(_loaded(options, with_replay=True), options)
 
 
 def _compare(options: Options) -> None:
     from evaluation.compare import main
 
     main(options)
-
-
-def _planning(options: Options) -> None:
-    from evaluation.planning import main
-    from training.loading import load_run
-    from training.threads import configure_threads
-
-    step = options.get("step")
-    require(step is None or step.isdecimal(), f"step={step} is no checkpoint's number")
-    # Replay holds the frames that the episodic memory refers to.
-    run = load_run(options["run"], None if step is None else int(step), with_replay=True)
-    configure_threads(run.config.device.learner_threads)
-    main(run, options)
 
 
 BRANCHES: dict[str, Callable[[Options], None]] = {
@@ -98,6 +95,15 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            raise
+        where = error.filename or "the output"
+        print(f"error: {where} cannot be written ({error.strerror})", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing of the run was changed", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 

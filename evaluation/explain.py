@@ -1,7 +1,7 @@
 """What an agent was reminded of while it played: a page for whole episodes.
 
     python evaluate.py run=runs/x explain=true [game=krull] [episodes=1] [moments=24]
-        [max_steps=2000]
+        [max_steps=2000] [step=24000]
 
 The episodes are the first of the run's own evaluations, seed for seed, played as those are: by
 `Agent.eval_policy`, its planner included, with the random actions of `agent.eval_epsilon`, up to
@@ -30,7 +30,7 @@ from evaluation.page import STYLE
 from evaluation.planning import play_settings
 from evaluation.style import DPI, dress, look, new_figure
 
-KEYS = ("run", "explain", "game", "episodes", "moments", "max_steps")
+KEYS = ("run", "step", "explain", "game", "episodes", "moments", "max_steps")
 ROWS = 6  # recalls in one picture
 
 

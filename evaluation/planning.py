@@ -35,6 +35,7 @@ from agents.losses import masked_argmax
 from agents.planners import PlannerConfig, PlanResult, search
 from agents.world_model import ModelStep
 from envs import make_action_set
+from envs.roms import CATCH
 from envs.scores import hns
 from errors import UserError, require
 from evaluation.backends import paired
@@ -46,6 +47,7 @@ KEYS = ("run", "step", "planner", "games", "episodes", "depth", "simulations", "
         "considered", "share", "gain", "memory", "oracle_depth", "oracle_width", "oracle_branch",
         "oracle_gain", "oracle_episodes", "seed")  # fmt: skip
 KINDS = ("reactive", "beam", "gumbel", "shuffled", "oracle")
+REAL = ("reactive", "oracle")  # what needs no world model
 # Of the oracle's beam. On RoadRunner (seed 112, 20k steps) these lift 3,800 to 9,900 and override
 # one choice in ten; depth 2, width 4, branch 4, gain 0 overrides nearly all and loses. [measured]
 ORACLE = PlannerConfig(name="beam", depth=5, width=18, branch=1, gain=0.3)
@@ -235,7 +237,6 @@ def _oracle(
 
     settings = play_settings(run, game)
     task, protocol = settings["task"], settings["protocol"]
-    require(task.rom != "catch", "planner=oracle needs an emulator, which catch has not")
     actions = make_action_set(task.rom, protocol, settings["full_actions"])
     index = run.sequence.games.index(game)
     model = OracleModel(task, protocol, actions)
@@ -387,19 +388,20 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     for key in options:
         require(key in KEYS, f"'{key}' is no key of the planner comparison; use {', '.join(KEYS)}")
     learned = run.agent.model is not None
-    kinds = options.get("planner", ",".join(KINDS if learned else ("reactive", "oracle")))
-    kinds = kinds.strip("[]").split(",")
-    for kind in kinds:
-        require(kind in KINDS, f"planner={kind}: use some of {','.join(KINDS)}")
-    require(
-        learned or not set(kinds) & {"beam", "gumbel", "shuffled"},
-        f"{run.path} has no world model: train with world_model=latent, or give "
-        "planner=reactive,oracle",
-    )
     games = options["games"].strip("[]").split(",") if "games" in options else run.sequence.games
     for game in games:
         there = ", ".join(run.sequence.games)
         require(game in run.sequence.games, f"games={game}: this run knows {there}")
+    emulated = all(run.sequence.game_task(game).rom != CATCH for game in games)
+    usual = [k for k in KINDS if (learned or k in REAL) and (emulated or k != "oracle")]
+    kinds = options["planner"].strip("[]").split(",") if "planner" in options else usual
+    for kind in kinds:
+        require(kind in KINDS, f"planner={kind}: use some of {','.join(KINDS)}")
+    require(
+        learned or set(kinds) <= set(REAL),
+        f"{run.path} has no world model: train with world_model=latent, or give "
+        "planner=reactive,oracle",
+    )
     memory = options.get("memory", str(run.config.planner.memory)).lower()
     require(memory in ("true", "false"), f"memory={memory} must be true or false")
     base = replace(
@@ -425,6 +427,10 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     episodes = _number(options, "episodes") if "episodes" in options else 30
     oracle_episodes = (
         _number(options, "oracle_episodes") if "oracle_episodes" in options else min(10, episodes)
+    )
+    require(
+        emulated or "oracle" not in kinds,
+        "planner=oracle searches with an emulator, which catch has not: leave one of them out",
     )
     chosen = variants(kinds, base, depths, simulations, oracle)
     seed = _number(options, "seed") if "seed" in options else None

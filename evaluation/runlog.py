@@ -49,19 +49,11 @@ class TrainLine(NamedTuple):
     numbers: dict[str, float | None]  # loss/..., spikes/..., agent_steps_per_s, ...
 
 
-class ScoreScale(NamedTuple):
-    """A run's normaliser: hns = (score - random) / (human - random)."""
-
-    random: float
-    human: float | None  # None where every evaluation scored exactly like random
-
-
 @dataclass
 class RunLog:
     """What happened in a run. Games in the order of the first evaluation (the sequence's order)."""
 
     evaluations: dict[str, list[Evaluation]] = field(default_factory=dict)
-    baselines: dict[str, list[Evaluation]] = field(default_factory=dict)  # of a random policy
     episodes: list[Episode] = field(default_factory=list)
     visits: list[Visit] = field(default_factory=list)
     cycles: list[int] = field(default_factory=list)  # of each visit
@@ -91,23 +83,6 @@ class RunLog:
                 if key.startswith(prefix) and value is not None:
                     rows.setdefault(key.removeprefix(prefix), []).append((line.step, value))
         return {name: _curve(pairs) for name, pairs in rows.items()}
-
-    def score_scale(self, game: str) -> ScoreScale | None:
-        """The random and human score behind this run's hns values, from two of its evaluations.
-
-        hns is linear in the mean return, so two evaluations with different means give both
-        constants. None where the evaluations do not determine them.
-        """
-        known = [(e.mean, e.hns) for e in self.evaluations[game] if e.hns is not None]
-        if not known:
-            return None
-        means, hns = np.array(known).T
-        low, high = int(np.argmin(means)), int(np.argmax(means))
-        if hns[low] == hns[high]:
-            return ScoreScale(float(means[low]), None) if hns[low] == 0 else None
-        span = (means[high] - means[low]) / (hns[high] - hns[low])  # human - random
-        random = means[low] - hns[low] * span
-        return ScoreScale(round(float(random), 6), round(float(random + span), 6))
 
 
 def read_run_log(run_folder: Path | str) -> RunLog:
@@ -156,8 +131,7 @@ def _add(log: RunLog, line: dict) -> None:
         returns = tuple(np.nan if r is None else float(r) for r in line["returns"])
         hns = None if line["hns"] is None else float(line["hns"])
         record = Evaluation(step, int(line["task"]), str(line["game"]), returns, hns)
-        where = log.baselines if line.get("policy") == "random" else log.evaluations
-        where.setdefault(record.game, []).append(record)
+        log.evaluations.setdefault(record.game, []).append(record)
     elif kind == "episode":
         score, length = float(line["return"]), int(line["length"])
         log.episodes.append(Episode(step, int(line["task"]), str(line["game"]), score, length))

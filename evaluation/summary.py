@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from envs.scores import references, rom_of
 from evaluation.metrics import continual_metrics
 from evaluation.runlog import RunLog, read_run_log
 from evaluation.style import two_digits
@@ -23,7 +24,7 @@ class SummaryRow(NamedTuple):
     """One game; None where a run holds no such number."""
 
     game: str
-    random: float | None  # measured baseline if the run has one, else the normaliser's constant
+    random: float | None  # return of random play, as tabled
     start: float | None  # first evaluation, raw mean
     best: float | None  # best evaluation, raw mean
     end: float | None  # level at the end, raw (see evaluation.metrics)
@@ -39,13 +40,12 @@ def summarise(log: RunLog) -> list[SummaryRow]:
     rows = []
     for game in log.games:
         scores = raw[game].scores
-        baseline, scale = log.baselines.get(game), log.score_scale(game)
-        random = baseline[-1].mean if baseline else scale.random if scale else None
+        reference = references().get(rom_of(game))
         some = bool(scores.size)
         rows.append(
             SummaryRow(
                 game,
-                random,
+                None if reference is None else reference.random,
                 float(scores[0]) if some else None,
                 float(scores.max()) if some else None,
                 ends[game] if some else None,

@@ -74,7 +74,9 @@ def load_run(
         if with_replay:
             agent.replay.load_state_dict(state["replay"])
         reached = int(state["progress"]["step"])
-    except (KeyError, TypeError, RuntimeError) as error:
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{path}: its checkpoint does not fit this program ({error}): use the version that "
             "trained it"

@@ -93,23 +93,10 @@ class Telemetry:
         self._write(step, "episode", task=task, game=game, **{"return": score, "length": length})
         self._scalar(f"episode/return/{game}", score, step)
 
-    def eval(
-        self,
-        step: int,
-        task: int,
-        game: str,
-        returns: Sequence[float],
-        hns: float,
-        policy: str | None = None,
-    ) -> None:
-        """An evaluation of `game`; task is the index of the visit being trained.
-
-        policy: "random" for a measured baseline, which is no point of the agent's curves.
-        """
+    def eval(self, step: int, task: int, game: str, returns: Sequence[float], hns: float) -> None:
+        """An evaluation of `game`; task is the index of the visit being trained."""
         fields = {"task": task, "game": game, "returns": [float(r) for r in returns], "hns": hns}
-        line = self._write(step, "eval", **fields, **({"policy": policy} if policy else {}))
-        if policy:
-            return
+        line = self._write(step, "eval", **fields)
         self._note(line)
         for key, value in (("return", _mean(line["returns"])), ("hns", line["hns"])):
             self._scalar(f"eval/{key}/{game}", value, step)
@@ -240,7 +227,7 @@ class Telemetry:
     def _note(self, line: Mapping) -> None:
         """Keep what the figures need: curves and schedule."""
         kind = line["kind"]
-        if kind == "eval" and "policy" not in line and line["hns"] is not None:
+        if kind == "eval" and line["hns"] is not None:
             self.curves.setdefault(line["game"], []).append([line["step"], line["hns"]])
             for key, value in (("hns", line["hns"]), ("return", _mean(line["returns"]))):
                 self._highest[key] = max(self._highest[key], value or 0.0)

@@ -107,7 +107,8 @@ def test_an_agent_without_a_model_can_still_be_judged(run):
 def test_an_agent_without_a_q_network_can_still_be_judged(tmp_path):
     folder = tmp_path / "run"
     assert train.main([*TINY, "agent=mfec", "sequence.games=[catch]", f"run={folder}"]) == 0
-    report = main(load_run(folder), {"planner": "reactive", "episodes": "2"})
+    report = main(load_run(folder), {"episodes": "2"})
+    assert list(report["variants"]) == ["reactive"]  # no world model, and no emulator
     assert len(report["games"]["catch"]["variants"]["reactive"]["returns"]) == 2
 
 
@@ -162,7 +163,14 @@ def test_a_gumbel_search_is_drawn_where_no_beam_was_played(run, tmp_path):
 def test_the_oracle_has_settings_of_its_own(run, monkeypatch):
     played = []
     monkeypatch.setattr(planning, "compare_planners", lambda run, chosen, *_: played.append(chosen))
-    words = {"planner": "oracle", "depth": "1", "width": "3", "gain": "0.7", "share": "0.5"}
+    words = {
+        "planner": "oracle",
+        "games": "krull",
+        "depth": "1",
+        "width": "3",
+        "gain": "0.7",
+        "share": "0.5",
+    }
     own = {"oracle_depth": "2", "oracle_width": "4", "oracle_branch": "3", "oracle_gain": "0"}
     for options in (words, words | own):
         with pytest.raises(AttributeError):  # there is no report
@@ -182,6 +190,7 @@ def test_the_oracle_has_settings_of_its_own(run, monkeypatch):
         (["games=pong"], "games=pong"),
         (["colour=red"], "colour"),
         (["planner=oracle", "oracle_gain=x"], "oracle_gain=x"),
+        (["planner=reactive,oracle"], "catch"),  # it has no emulator to search with
     ],
 )
 def test_bad_words_are_answered_in_one_line(run, capsys, words, message):

@@ -5,13 +5,12 @@ import json
 import pytest
 
 from errors import UserError
-from evaluation.runlog import FILE_NAME, ScoreScale, read_run_log
+from evaluation.runlog import FILE_NAME, read_run_log
 from evaluation.summary import summarise, summary_table, summary_text
 from training import telemetry
 
 EVAL = {"step": 0, "kind": "eval", "task": 0, "game": "pong", "returns": [-21.0, -20.0]}
 LINES = [
-    {**EVAL, "returns": [-20.0, -21.4], "hns": 0.0, "policy": "random"},
     {**EVAL, "hns": (-20.5 + 20.7) / 35.3},
     {
         "step": 0,
@@ -42,7 +41,6 @@ def test_records(tmp_path):
     log = read_run_log(write(tmp_path, LINES))
     assert log.games == ("pong",)
     assert [e.step for e in log.evaluations["pong"]] == [0, 9]
-    assert log.baselines["pong"][0].mean == pytest.approx(-20.7)
     assert log.visits == [("pong", 0, 9)]
     assert log.cycles == [0]
     assert log.episodes[0].score == -19.0
@@ -56,14 +54,6 @@ def test_records(tmp_path):
 
 def test_file_name_is_the_one_that_is_written():
     assert FILE_NAME == telemetry.FILE_NAME
-
-
-def test_the_normaliser_follows_from_two_evaluations(tmp_path):
-    log = read_run_log(write(tmp_path, LINES))
-    assert log.score_scale("pong") == ScoreScale(-20.7, 14.6)
-    assert read_run_log(write(tmp_path, LINES[:2])).score_scale("pong") is None
-    at_random = [{**EVAL, "returns": [0.0], "hns": 0.0}]
-    assert read_run_log(write(tmp_path, at_random)).score_scale("pong") == ScoreScale(0.0, None)
 
 
 @pytest.mark.parametrize("cut", ['{"step": 10, "kind": "ev', '{"step": 10', "{"])
@@ -111,10 +101,10 @@ def test_end_table(tmp_path):
 
 
 def test_end_table_without_normalised_scores(tmp_path):
-    lines = [{**line, "hns": None} if line["kind"] == "eval" else line for line in LINES[1:]]
+    lines = [{**line, "hns": None} if line["kind"] == "eval" else line for line in LINES]
     log = read_run_log(write(tmp_path, lines))
     (row,) = summarise(log)
-    assert (row.random, row.end, row.forgetting) == (None, 14.6, None)
+    assert (row.random, row.end, row.forgetting) == (-20.7, 14.6, None)
     text = summary_text(log).splitlines()
-    assert text[1].split() == ["pong", "-", "-20.5", "14.6", "14.6", "-", "-"]
+    assert text[1].split() == ["pong", "-20.7", "-20.5", "14.6", "14.6", "-", "-"]
     assert summary_table(log).row_count == 1

@@ -179,14 +179,6 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
     assert "loss/td" not in board(tmp_path).Tags()["scalars"]
 
 
-def test_random_baseline_is_no_point_of_the_curve(tmp_path):
-    telemetry = Telemetry(tmp_path, GAMES)
-    telemetry.eval(0, 0, "krull", [1500.0], 0.1, policy="random")
-    telemetry.close()
-    assert lines(tmp_path)[0]["policy"] == "random"
-    assert telemetry.curves["krull"] == []
-
-
 def test_a_line_is_on_its_way_as_soon_as_it_is_written(tmp_path):
     telemetry = Telemetry(tmp_path, GAMES)
     telemetry.episode(1, 0, "krull", 10.0, 5)
