@@ -115,10 +115,3 @@ class TaskSequence:
     def cycle_of(self, index: int) -> int:
         """Number of the cycle, from 0, that visit `index` belongs to."""
         return index // len(self.tasks)
-
-    def with_budget(self, steps: int | None = None, cycles: int | None = None) -> "TaskSequence":
-        """The same games with other budgets: agent steps per visit, number of cycles."""
-        tasks = self.tasks
-        if steps is not None:
-            tasks = tuple(Task(t.rom, steps, t.mode, t.difficulty) for t in tasks)
-        return TaskSequence(tasks, self.cycles if cycles is None else cycles)

@@ -91,26 +91,17 @@ class BreakEven:
     """Synaptic operations of the spiking network against the MACs of its dense twin.
 
     ratio: synaptic operations, summed over T, per MAC of the twin that reads the T frames as
-    channels and computes every later layer once. ratio_stepwise: per MAC of a twin that computes
-    all layers in all T steps. limits: the ratio below which spikes cost less than a MAC of that
-    number format; both are stated since the FP32 one flatters.
+    channels and computes every later layer once. limits: the ratio below which spikes cost less
+    than a MAC of that number format; both are stated since the FP32 one flatters.
     """
 
     synaptic_ops: int
     macs: int
-    macs_stepwise: int
     limits: Mapping[str, float]
 
     @property
     def ratio(self) -> float:
         return self.synaptic_ops / max(1, self.macs)
-
-    @property
-    def ratio_stepwise(self) -> float:
-        return self.synaptic_ops / max(1, self.macs_stepwise)
-
-    def wins(self) -> dict[str, bool]:
-        return {name: self.ratio < limit for name, limit in self.limits.items()}
 
 
 @dataclass(frozen=True)
@@ -183,7 +174,6 @@ class Ledger:
         return BreakEven(
             self["synaptic_op"],
             once * self.decisions,
-            steps * sum(self.macs_per_step) * self.decisions,
             {name: MAC[name].picojoule / price.picojoule for name in ("fp32", "int8")},
         )
 

@@ -37,7 +37,6 @@ class CoreSpec:
     tiles: tuple[int, int]
     cores_per_tile: int
     cores: int
-    price_table: str
     chips: int = 1
 
     def __post_init__(self) -> None:
@@ -70,7 +69,6 @@ class CoreSpec:
             tiles=(8, 4),
             cores_per_tile=4,
             cores=128,
-            price_table="loihi1",
             chips=chips,
         )
 
@@ -89,7 +87,6 @@ class CoreSpec:
             tiles=(6, 5),
             cores_per_tile=4,
             cores=120,
-            price_table="loihi2",
             chips=chips,
         )
 
@@ -108,7 +105,6 @@ class CoreSpec:
             tiles=(1, 1),
             cores_per_tile=4096,
             cores=4096,
-            price_table="loihi1",
         )
 
     @classmethod

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from envs import PROTOCOLS
-from envs.sequences import SEQUENCES
 from errors import UserError
+from tests.envs.published import SEQUENCES
 from training.config import CONFIG_DIR, differences, load_config, read_config, to_yaml
 
 GROUPS = sorted(f"{path.parent.name}={path.stem}" for path in CONFIG_DIR.glob("*/*.yaml"))
