@@ -286,10 +286,18 @@ class Runner:
             if p.in_visit:
                 self.env = self.make_env(self.sequence[p.visit], p.visit)
                 self.env.load_state_dict(state["env"])
-        except (KeyError, TypeError, RuntimeError) as error:
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"the checkpoint of step {self.store.latest()} does not fit this program "
                 f"({error}): start again with another run="
             ) from error
         self._rate_mark = (time.perf_counter(), p.step)
+        for game, curve in self.telemetry.curves.items():
+            for score, (_, hns) in zip(self.telemetry.returns[game], curve):
+                self.display.eval(game, score, hns)
+        self.display.update(p.step, p.visit)
+        if self.telemetry.schedule:
+            self.display.continual(self._metrics())
         self.display.note(f"resumed at step {p.step}")

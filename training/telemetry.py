@@ -48,7 +48,8 @@ class Telemetry:
             evaluation's business. None: no figures.
         figure_every: evaluations between two drawings.
 
-    `curves` is {game: [[step, hns], ...]}, `schedule` [[game, start, end or None], ...].
+    `curves` is {game: [[step, hns], ...]}, `returns` {game: [mean return, ...]} of the same
+    evaluations, `schedule` [[game, start, end or None], ...].
     """
 
     def __init__(
@@ -62,8 +63,8 @@ class Telemetry:
         self.figures, self.figure_every = figures, figure_every
         self.path = self.folder / FILE_NAME
         self.curves: dict[str, list] = {game: [] for game in self.games}
+        self.returns: dict[str, list] = {game: [] for game in self.games}
         self.schedule: list[list] = []
-        self._highest = {"hns": 0.0, "return": 0.0}  # of all evaluations
         self._position, self._step = 0, 0
         self._purge_step: int | None = None
         self._file: Any = None
@@ -122,7 +123,7 @@ class Telemetry:
         if event == "end":
             self._boundary(step)
         elif step == 0:
-            for key in self._highest:
+            for key in ("hns", "return"):
                 self._scalar(f"games/{key}", 0.0, 0, board=BOUNDARIES)
 
     def change(
@@ -220,17 +221,21 @@ class Telemetry:
         """A line up to the highest score so far. Several points up and down, so that it stays one
         when TensorBoard smooths it; before `step`, since what comes later a resume would purge."""
         shape = (0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0)
-        for key, top in self._highest.items():
+        scores = {
+            "hns": [hns for curve in self.curves.values() for _, hns in curve],
+            "return": [score for known in self.returns.values() for score in known],
+        }
+        for key, known in scores.items():
+            top = max(known, default=0.0)
             for place, up in enumerate(shape, step - len(shape) + 1):
-                self._scalar(f"games/{key}", up * top, max(place, 0), board=BOUNDARIES)
+                self._scalar(f"games/{key}", up * max(top, 0.0), max(place, 0), board=BOUNDARIES)
 
     def _note(self, line: Mapping) -> None:
         """Keep what the figures need: curves and schedule."""
         kind = line["kind"]
         if kind == "eval" and line["hns"] is not None:
             self.curves.setdefault(line["game"], []).append([line["step"], line["hns"]])
-            for key, value in (("hns", line["hns"]), ("return", _mean(line["returns"]))):
-                self._highest[key] = max(self._highest[key], value or 0.0)
+            self.returns.setdefault(line["game"], []).append(_mean(line["returns"]))
         elif kind == "task" and line["event"] == "begin":
             self.schedule.append([line["game"], line["step"], None])
         elif kind == "task":

@@ -252,9 +252,11 @@ def test_sigterm_saves_and_says_how_to_go_on(uninterrupted, tmp_path):
     out = finish(process)
     assert process.returncode == 128 + signal.SIGTERM
     assert f"go on with: run={folder}" in out
-    process = started(f"run={folder}")  # those words alone
+    process = started(f"run={folder}", "display=plain")  # those words alone
     out = finish(process)
     assert process.returncode == 0, out
+    before, _, _ = out.partition("resumed at step")
+    assert "evaluation: catch" in before  # what was found until then is shown again
     assert metrics(folder) == metrics(uninterrupted)
 
 
