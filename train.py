@@ -88,7 +88,7 @@ def train(argv: Sequence[str]) -> int:
     telemetry = Telemetry(
         folder.path,
         sequence.games,
-        lambda curves, schedule: board_figures(curves, schedule) | agent.figures(),
+        lambda curves, schedule: board_figures(curves, schedule) | agent.figures(sequence.games),
     )
     evaluator, final_evaluator = (
         Evaluator(

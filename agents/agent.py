@@ -11,6 +11,7 @@ Shapes: N environments, A actions, B batch.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -352,8 +353,15 @@ class Agent:
                 out[f"loss/{name}"] = value.item()
         return out
 
-    def figures(self) -> dict[str, Any]:
-        """Pictures for TensorBoard by tag."""
+    def task_names(self, games: Sequence[str]) -> list[str]:
+        """What the agent's tasks are called in a sequence of these games: like them, or, where it
+        is not told which it plays, by the numbers of its contexts."""
+        if self.contexts is None:
+            return list(games)
+        return [f"context {i}" for i in range(len(self.masks))]
+
+    def figures(self, games: Sequence[str]) -> dict[str, Any]:
+        """Pictures for TensorBoard by tag; games: of the sequence, by index."""
         return self.backend.figures() if self.backend is not None else {}
 
     # -- state ----------------------------------------------------------------------------------

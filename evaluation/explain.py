@@ -103,7 +103,7 @@ def page(episodes: list[Played], names: list[str], agent: RememberingAgent, mome
         for start in range(0, len(shown), ROWS):
             rows = shown[start : start + ROWS]
             parts.append(f"<p class=faint>Steps {', '.join(map(str, rows))}</p>")
-            parts.append(_image(draw_recall([episode.recalls[i] for i in rows], names=names)))
+            parts.append(_image(draw_recall([episode.recalls[i] for i in rows], names)))
     sizes = ", ".join(f"{names[t]} {len(agent.memory.slots_of(t)):,}" for t in range(len(names)))
     return (
         f"<!doctype html><meta charset=utf-8><title>What it remembered</title><style>{STYLE}"
@@ -155,9 +155,6 @@ def main(run: Any, options: dict[str, str]) -> Path:
         print(f"{episode.game}: return {episode.score:g} in {len(episode.recalls)} agent steps")
     target = run.path / "report" / "explain.html"
     target.parent.mkdir(exist_ok=True)
-    names = games  # of the tasks that entries belong to
-    if agent.contexts is not None:
-        names = [f"context {i}" for i in range(len(agent.masks))]
-    target.write_text(page(played, names, agent, numbers["moments"]))
+    target.write_text(page(played, agent.task_names(games), agent, numbers["moments"]))
     print(f"page: {target}")
     return target

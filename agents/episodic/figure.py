@@ -24,8 +24,8 @@ class Recall(NamedTuple):
     distances: np.ndarray  # [k] squared
 
 
-def draw_recall(recalls: list[Recall], columns: int = 5, names: list[str] | None = None) -> Any:
-    """A matplotlib figure, one row a recall. `names`: of the games, for the captions."""
+def draw_recall(recalls: list[Recall], names: list[str], columns: int = 5) -> Any:
+    """A matplotlib figure, one row a recall. `names`: of the tasks, for the captions."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.9 * (columns + 1), 2.5 * len(recalls)), layout="constrained")
@@ -47,12 +47,11 @@ def now_caption(recall: Recall) -> str:
     )
 
 
-def caption(recall: Recall, i: int, names: list[str] | None = None) -> str:
+def caption(recall: Recall, i: int, names: list[str]) -> str:
     """Game, value, weight, distance and age of the i-th neighbour."""
     known, task = recall.known, int(recall.known.tasks[i])
-    game = names[task] if names else f"game {task}"
     return (
-        f"{game}: {known.values[i]:.2f}\nweight {recall.weights[i]:.2f}, "
+        f"{names[task]}: {known.values[i]:.2f}\nweight {recall.weights[i]:.2f}, "
         f"d² {recall.distances[i]:.3g}\nage {int(known.ages[i])}"
     )
 

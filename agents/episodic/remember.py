@@ -9,6 +9,7 @@ Shapes: N environments, B batch, A actions, D key dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -254,10 +255,11 @@ class RememberingAgent(Agent):
             )
         return out
 
-    def figures(self) -> dict[str, Any]:
-        figures = super().figures()
+    def figures(self, games: Sequence[str]) -> dict[str, Any]:
+        figures = super().figures(games)
         if self._obs is not None and len(self.memory):
-            figures["memory/recall"] = draw_recall(self.recalls(self._obs[:2], self.game))
+            recalls, names = self.recalls(self._obs[:2], self.game), self.task_names(games)
+            figures["memory/recall"] = draw_recall(recalls, names)
         return figures
 
     # -- state ----------------------------------------------------------------------------------

@@ -298,7 +298,10 @@ def test_recall_shows_frames_of_the_moments():
     (recall, _) = agent.recalls(world.obs(), 0)
     assert recall.frames
     assert any(f is not None and (world.frames == f).all((1, 2)).any() for f in recall.frames)
-    assert set(agent.figures()) == {"memory/recall"}
+    figures = agent.figures(("pong", "krull"))
+    assert set(figures) == {"memory/recall"}
+    captions = [axes.get_title() for axes in figures["memory/recall"].axes]
+    assert any(caption.startswith("pong: ") for caption in captions), captions
 
 
 def test_an_imagined_moment_reminds_of_the_nearest_one():
