@@ -59,12 +59,24 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
     if config.task_labels != "oracle":  # contexts; all masks are the same (RunConfig)
         many = len(tasks) if config.task_labels == "boundaries" else config.change.contexts
         masks = [masks[0]] * max(many, len(masks))
+    try:
+        return _agent_of(config, np.stack(masks), tasks.total_steps, device)
+    except MemoryError as error:
+        raise UserError(
+            f"agent.replay_capacity={config.agent.replay_capacity} and memory.capacity="
+            f"{config.memory.capacity} do not fit into this machine's memory: lower them"
+        ) from error
+
+
+def _agent_of(
+    config: RunConfig, masks: np.ndarray, total_steps: int, device: torch.device
+) -> Agent:
     return make_agent(
         config.memory,
         config.agent,
         config.encoder,
-        np.stack(masks),
-        total_steps=tasks.total_steps,
+        masks,
+        total_steps=total_steps,
         seed=named_seeds(config.seed)["agent"],
         device=device,
         cuda_graph=config.device.cuda_graph

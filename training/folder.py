@@ -38,7 +38,8 @@ class RunFolder:
         own = (".lock", _aside("config.yaml"))  # all that a start cut short leaves behind
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"run={self.path} is a file: choose another name")
-        if yaml.exists():
+        begun = any((self.path / name).exists() for name in ("metrics.jsonl", "checkpoints"))
+        if yaml.exists() and begun:
             changed = changed_keys(config, yaml, words)
             if changed:
                 raise UserError(
@@ -46,7 +47,11 @@ class RunFolder:
                     f"{'; ...' if len(changed) > 4 else ''}): choose another run=, or give the "
                     "settings it was started with"
                 )
-        elif self.path.exists() and any(p.name not in own for p in self.path.iterdir()):
+        elif (
+            not yaml.exists()
+            and self.path.exists()
+            and any(p.name not in own for p in self.path.iterdir())
+        ):
             raise UserError(f"run={self.path} is not empty and holds no run: choose another run=")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -57,7 +62,9 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"{self.path} is in use by another process: wait for it") from error
-        if not yaml.exists() or changed_keys(config, yaml):  # keys it did not know are settled now
+        if not begun:  # nor is there anything to lose where a start failed
+            (self.path / "manifest.json").unlink(missing_ok=True)
+        if not begun or changed_keys(config, yaml):  # keys it did not know are settled now
             self.write("config.yaml", to_yaml(config))
 
     def write(self, name: str, text: str) -> None:

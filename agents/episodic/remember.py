@@ -23,6 +23,7 @@ from agents.episodic.keys import checked, state_hashes
 from agents.episodic.monitor import Monitor
 from agents.episodic.probes import Probes
 from agents.episodic.trails import Returns, Step, Trails
+from errors import require
 from memory.episodic import EpisodicMemory
 from memory.recall import EpisodicRead
 
@@ -46,6 +47,11 @@ class RememberingAgent(Agent):
         self.memory_config = c = memory
         super().__init__(*args, **kwargs)
         games, actions = self.masks.shape
+        shares = games * (actions if c.partition == "task_action" else 1)
+        require(
+            c.capacity >= shares,
+            f"memory.capacity={c.capacity} must be at least {shares}, an entry for each share",
+        )
         self.memory = EpisodicMemory(
             c.capacity,
             c.key_dim,

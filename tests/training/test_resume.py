@@ -298,3 +298,13 @@ def test_a_start_that_was_cut_short_is_no_other_run(tmp_path):
     RunFolder(config)
     assert (folder / "config.yaml").is_file()
     assert not (folder / ".config.yaml.tmp").exists()
+
+
+def test_a_start_that_failed_leaves_a_folder_for_the_mended_command(tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, "agent=episodic", "memory.capacity=1")
+    out = finish(process)
+    assert process.returncode == 2
+    assert out.splitlines()[-1].startswith("error: memory.capacity=1 must be at least 2")
+    RunFolder(load_config([*SMALL, f"run={folder}", "agent=episodic", "memory.capacity=500"]))
+    assert "capacity: 500\n" in (folder / "config.yaml").read_text()
