@@ -35,11 +35,12 @@ class RunFolder:
     def __init__(self, config: RunConfig, words: Sequence[str] = ()) -> None:
         self.path = run_path(config)
         yaml = self.path / "config.yaml"
-        own = (".lock", _aside("config.yaml"))  # all that a start cut short leaves behind
+        own = {".lock", _aside("config.yaml")}  # all that a start cut short leaves behind
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"run={self.path} is a file: choose another name")
-        begun = any((self.path / name).exists() for name in ("metrics.jsonl", "checkpoints"))
-        if yaml.exists() and begun:
+        held = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
+        begun = bool(held & {"metrics.jsonl", "checkpoints"})
+        if yaml.name in held and begun:
             changed = changed_keys(config, yaml, words)
             if changed:
                 raise UserError(
@@ -47,11 +48,7 @@ class RunFolder:
                     f"{'; ...' if len(changed) > 4 else ''}): choose another run=, or give the "
                     "settings it was started with"
                 )
-        elif (
-            not yaml.exists()
-            and self.path.exists()
-            and any(p.name not in own for p in self.path.iterdir())
-        ):
+        elif yaml.name not in held and held - own:
             raise UserError(f"run={self.path} is not empty and holds no run: choose another run=")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
