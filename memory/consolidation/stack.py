@@ -41,14 +41,14 @@ class Consolidation:
         self.stiffness = [torch.zeros_like(p) for p in self.params]
         self.centre = [p.detach().clone() for p in self.params]
         self.td = torch.zeros((), device=self.params[0].device)  # running TD loss
-        self.steps = 0  # TD losses seen
+        self.steps = torch.zeros_like(self.td)  # TD losses seen; a CUDA graph counts on as well
         self.games = 0  # consolidations so far
         self._views = Flat()
 
     def after_backward(self, td_loss: Tensor) -> None:
         grads = [p.grad for p in self.params]
-        self.steps += 1
-        self.td.lerp_(td_loss.detach(), max(TD_RATE, 1 / self.steps))
+        self.steps.add_(1)
+        self.td.lerp_(td_loss.detach(), self.steps.reciprocal().clamp_min(TD_RATE))
         path = next((m.path for m in self.methods.values() if m.path is not None), None)
         weights = [p.detach() for p in self.params]
         pull(grads, weights, self.stiffness, self.centre, path, self._views)
@@ -106,7 +106,7 @@ class Consolidation:
             "stiffness": list(self.stiffness),
             "centre": list(self.centre),
             "td": self.td.clone(),
-            "steps": self.steps,
+            "steps": int(self.steps),
             "games": self.games,
         }
 
@@ -117,5 +117,5 @@ class Consolidation:
             for tensor, saved in zip(own, state[key], strict=True):
                 tensor.copy_(saved)
         self.td.copy_(state["td"])
-        self.steps = state["steps"]
+        self.steps.fill_(state["steps"])
         self.games = state["games"]
