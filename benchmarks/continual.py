@@ -69,10 +69,6 @@ METHODS: dict[str, tuple[str, ...]] = {
     "shrink_perturb": (PLAIN, "plasticity=shrink_perturb"),
 }
 DEFAULT = tuple(METHODS)[:7]
-# Recorded with an episodic memory in which the entries of all games answered for each, as engram's
-# other rows of then (engram_online_ewc, engram_none, engram_full_actions; and all of
-# continual_long.json); no configuration repeats it.
-EARLIER = {"engram_shared_recall": METHODS["engram"]}
 # Share of the way from random to human that a reference must have come: a game that is not learned
 # even alone has no scale, and is left out of all means.
 LEARNED = 0.02
@@ -224,7 +220,7 @@ def collect(args: argparse.Namespace) -> None:
         found(folder, methods, alone, old)
     if not methods:
         sys.exit(f"{args.out} holds no finished run yet: {parser().prog} train")
-    order = [m for m in METHODS | EARLIER if m in methods]
+    order = [m for m in METHODS if m in methods]
     one = next(iter(methods[order[0]].values()))
     games = list(dict.fromkeys(v.game for v in one.visits))
     missing = [g for g in games if g not in alone]
@@ -273,7 +269,7 @@ def collect(args: argparse.Namespace) -> None:
         averaged = ("average", "forgetting", "visit_forgetting", "forward_transfer",
                     "intransigence", "seconds", "agent_steps_per_s", "bytes_total")  # fmt: skip
         result[method] = {
-            "overrides": list((METHODS | EARLIER)[method]),
+            "overrides": list(METHODS[method]),
             "mean": {f: _mean([r[f] for r in runs]) for f in averaged},
             "runs": runs,
         }

@@ -118,25 +118,27 @@ def continual(name: str = "continual") -> str:
 
 
 def continual_memory() -> str:
-    result = load("continual")
+    result, earlier = load("continual"), load("continual_earlier")
     rows = [
         [
             f"{x['game']}, then {x['next']}",
-            f"`{method}`, {run['seed']}",
+            f"{label}, {run['seed']}",
             f"{x['left']['entries']:,.0f} / {x['after']['entries']:,.0f}",
             f"{x['after']['kept']:.0%}",
             f"{x['left']['error']:.2f} / {x['after']['error']:.2f}",
         ]
-        for method in ("engram_shared_recall", "engram")
-        for run in result["methods"].get(method, {"runs": []})["runs"]
+        for label, found in (("all games answer", earlier), ("its own answer", result))
+        for run in found["methods"]["engram"]["runs"]
         for x in run["memory"]
     ]
-    head = ["game", "method, seed", "entries, left / after the next game", "moments kept",
+    head = ["game", "`engram`, seed", "entries, left / after the next game", "moments kept",
             "error of their values"]  # fmt: skip
     note = (
         f"\nVisits of {result['steps_per_visit']:,} agent steps. Moments: 64 of the last of the "
         "visit, put aside with their returns and asked again; error: root mean square, in units of "
-        "the spread of those returns.\n\n`benchmarks/results/continual.json`, as in README.\n"
+        "the spread of those returns. The first rows are of the memory in which the entries of all "
+        "games answered for each.\n\n`benchmarks/results/continual_earlier.json` and, as in README, "
+        "`benchmarks/results/continual.json`.\n"
     )
     return markdown(head, rows) + note
 
