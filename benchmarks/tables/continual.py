@@ -137,8 +137,8 @@ def continual_memory() -> str:
         f"\nVisits of {result['steps_per_visit']:,} agent steps. Moments: 64 of the last of the "
         "visit, put aside with their returns and asked again; error: root mean square, in units of "
         "the spread of those returns. The first rows are of the memory in which the entries of all "
-        "games answered for each.\n\n`benchmarks/results/continual_earlier.json` and, as in README, "
-        "`benchmarks/results/continual.json`.\n"
+        "games answered for each.\n\n`benchmarks/results/continual_earlier.json` and "
+        "`benchmarks/results/continual.json`, as in README.\n"
     )
     return markdown(head, rows) + note
 

@@ -18,8 +18,9 @@ class ConsolidationConfig:
     # up the importances of all visits, as published, so that the pull grows; so do several methods.
     # Not yet tuned.
     strength: float = 10.0
-    # false: strength / 2 * sum F (w - w*)^2 with importances as they come, for published lambdas
-    # (EWC 400 in Kirkpatrick 2017, 1e4 in CORA's Atari runs).
+    # false: importances as they come, for published lambdas: strength / 2 * sum F (w - w*)^2 for
+    # EWC (400 in Kirkpatrick 2017, 1e4 in CORA's Atari runs), strength * sum F (w - w*)^2 for SI
+    # and MAS.
     normalise: bool = True
     scale: float = 0.1  # share of the weights' size; see strength
     decay: float = 0.95  # gamma of online EWC (Schwarz 2018: .95 to .99)

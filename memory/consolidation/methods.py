@@ -28,6 +28,9 @@ class Method:
     """Importances add up, the anchor is where the last game ended."""
 
     decay = 1.0
+    # What turns the published lambda sum importance (w - w*)^2 into lambda / 2 sum ...; for raw
+    # importances alone, since normalised ones are scaled anyway.
+    raw_factor = 1.0
     # Where a method needs the gradients of the losses alone, before any penalty and clipping, and
     # the steps that the optimiser makes: each backward pass keeps this up to date.
     path: Path | None = None
@@ -61,7 +64,7 @@ class Method:
         factors of three to six. Only what is new is scaled, never a sum with what was scaled
         before."""
         if not self.config.normalise:
-            return raw
+            return [self.raw_factor * r for r in raw]
         squares = [p.detach().double().square() for p in params]
         size = sum(s.sum() for s in squares).clamp_min(1e-30)
         mean = sum((r * s).sum() for r, s in zip(raw, squares)) / size
@@ -115,6 +118,8 @@ class SynapticIntelligence(Method):
     omega = -sum gradient * step; importance += max(0, omega) / ((w_end - w_start)^2 + xi).
     """
 
+    raw_factor = 2.0  # eq. 4 has no half
+
     def __init__(self, params: Sequence[Tensor], config: ConsolidationConfig) -> None:
         super().__init__(params, config)
         self.omega = [torch.zeros_like(p) for p in params]
@@ -144,6 +149,8 @@ class SynapticIntelligence(Method):
 
 class MAS(Method):
     """Sensitivity of the squared norm of the outputs (Aljundi 2018, eq. 2)."""
+
+    raw_factor = 2.0  # its loss has no half
 
     def measure(self, params: Sequence[Tensor], evidence: Evidence) -> list[Tensor]:
         return evidence.sensitivity()

@@ -82,7 +82,9 @@ def test_si_of_a_quadratic_descended_by_gradient():
         w *= 0.9
     si.consolidate(evidence())
     expected = omega / ((2.0 - w) ** 2 + 0.5)
-    assert si.methods["si"].importance[0].item() == pytest.approx(expected, abs=1e-5)
+    assert si.methods["si"].importance[0].item() == pytest.approx(2 * expected, abs=1e-5)
+    # Its penalty is strength * sum importance (w - w*)^2, without a half: raw() has strength 2.
+    assert si.stiffness[0].item() == pytest.approx(2.0 * 2 * expected, abs=1e-5)
 
 
 def test_si_counts_every_step_once_and_no_move_that_is_not_a_step():
@@ -108,7 +110,7 @@ def test_si_counts_every_step_once_and_no_move_that_is_not_a_step():
     for one in (si, other):
         one.consolidate(evidence())
         expected = omega / ((2.0 - w) ** 2 + 0.5)
-        assert one.methods["si"].importance[0].item() == pytest.approx(expected, rel=1e-5)
+        assert one.methods["si"].importance[0].item() == pytest.approx(2 * expected, rel=1e-5)
 
 
 def test_ewc_gradient_is_that_of_one_quadratic_a_game():
