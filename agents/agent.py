@@ -339,11 +339,11 @@ class Agent:
             out |= self.backend.diagnostics()
         if self.last is None:
             return out
+        self.learner.check_finite(self.last)  # or what follows would be of a broken network
         if self.plasticity is not None:
             out |= self.plasticity.diagnostics()
         if self.model is not None:
             out |= self.imagination.diagnostics()
-        self.learner.check_finite(self.last)
         out |= {"agent/n_step": float(self.learner.n_step()), "agent/gamma": self.learner.gamma()}
         for name, value in self.last.scalars.items():
             if name in ("rates", "spikes"):
