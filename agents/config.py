@@ -32,6 +32,9 @@ class AgentConfig:
     # -- network ------------------------------------------------------------------------------
     atoms: int = 51  # C51 atoms (Bellemare 2017); 1 = a plain scalar Q-value
     v_min: float = -10.0  # return; lower end of the C51 support
+    # Krull's returns go beyond it (half of the probability lies in the last three atoms after 100k
+    # steps), but 30 made it no better: 2,779 with 51 atoms and 1,895 with 101 after 50k steps, with
+    # 10 2,746. [measured, seed 104]
     v_max: float = 10.0  # return; upper end of the C51 support
     dueling: bool = True  # value + advantage streams (Wang 2016)
     noisy: bool = False  # factorised noisy linear layers instead of epsilon (Fortunato 2018)

@@ -274,7 +274,7 @@ def collect(args: argparse.Namespace) -> None:
             "runs": runs,
         }
     note = args.out / "command.txt"
-    commands = [c for c in (old or {"command": ""})["command"].split(" && ") if " train " in c]
+    commands = [c for c in old["command"].split(" && ") if " collect" not in c] if old else []
     given = note.read_text().splitlines() if note.exists() else []
     commands += [c for c in given if c not in commands]
     written = {
