@@ -129,6 +129,10 @@ class RunConfig:
     device: DeviceConfig = field(default_factory=DeviceConfig)
 
     def __post_init__(self) -> None:
+        require(
+            self.run is None or Path(self.run).name not in ("", ".."),
+            f"run={self.run} is no name of a run",
+        )
         require(self.seed >= 0, f"seed={self.seed} must not be negative")
         require(self.log_every >= 1, "log_every must be at least 1")
         require(

@@ -44,6 +44,8 @@ def test_command_line_wins_over_an_experiment():
         ("sequence.games=pong", ["sequence.games takes a list", "sequence.games=[a]"]),
         ("sequence.games=[pong", ["sequence.games=[pong cannot be read", "close every bracket"]),
         ("seed=-1", ["seed"]),
+        ("run=", ["run="]),
+        ("run=..", ["run=.."]),
         ("task_labels=some", ["task_labels=some", "oracle, boundaries, none"]),
         ("change.signal=smell", ["change.signal=smell", "screen, spikes"]),
         ("change.threshold=0", ["change.threshold"]),
