@@ -36,19 +36,18 @@ class RunFolder:
         self.path = run_path(config)
         yaml = self.path / "config.yaml"
         own = {".lock", _aside("config.yaml")}  # all that a start cut short leaves behind
+        failed = own | {"config.yaml", "manifest.json"}  # and one that failed before it ran
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"run={self.path} is a file: choose another name")
         held = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
-        begun = bool(held & {"metrics.jsonl", "checkpoints"})
-        if yaml.name in held and begun:
-            changed = changed_keys(config, yaml, words)
-            if changed:
-                raise UserError(
-                    f"{self.path} holds a run of another configuration ({'; '.join(changed[:4])}"
-                    f"{'; ...' if len(changed) > 4 else ''}): choose another run=, or give the "
-                    "settings it was started with"
-                )
-        elif yaml.name not in held and held - own:
+        changed = changed_keys(config, yaml, words) if yaml.name in held else []
+        if changed and not {".lock"} <= held <= failed:
+            raise UserError(
+                f"{self.path} holds a run of another configuration ({'; '.join(changed[:4])}"
+                f"{'; ...' if len(changed) > 4 else ''}): choose another run=, or give the "
+                "settings it was started with"
+            )
+        if yaml.name not in held and held - own:
             raise UserError(f"run={self.path} is not empty and holds no run: choose another run=")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -59,9 +58,10 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"{self.path} is in use by another process: wait for it") from error
-        if not begun:  # nor is there anything to lose where a start failed
+        if changed:
             (self.path / "manifest.json").unlink(missing_ok=True)
-        if not begun or changed_keys(config, yaml):  # keys it did not know are settled now
+        # Keys that the run did not know are settled now.
+        if yaml.name not in held or changed_keys(config, yaml):
             self.write("config.yaml", to_yaml(config))
 
     def write(self, name: str, text: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from errors import UserError
 from training.config import load_config
 from training.folder import RunFolder
 from training.telemetry import WALL_CLOCK_FIELDS
@@ -308,3 +309,11 @@ def test_a_start_that_failed_leaves_a_folder_for_the_mended_command(tmp_path):
     assert out.splitlines()[-1].startswith("error: memory.capacity=1 must be at least 2")
     RunFolder(load_config([*SMALL, f"run={folder}", "agent=episodic", "memory.capacity=500"]))
     assert "capacity: 500\n" in (folder / "config.yaml").read_text()
+
+
+def test_a_configuration_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "config.yaml").write_text("colour: red\n")
+    with pytest.raises(UserError, match="colour"):
+        RunFolder(load_config([*SMALL, f"run={tmp_path}"]))
+    assert [p.name for p in tmp_path.iterdir()] == ["config.yaml"]
+    assert (tmp_path / "config.yaml").read_text() == "colour: red\n"
