@@ -31,7 +31,7 @@ def _loaded(options: Options, with_replay: bool = False):
     from training.loading import load_run
     from training.threads import configure_threads
 
-    require("run" in options, "backend= and explain= need run=, the folder of a trained run")
+    require("run" in options, "this needs run=, the folder of a trained run")
     step = options.get("step")
     require(step is None or step.isdecimal(), f"step={step} is no checkpoint's number")
     run = load_run(options["run"], None if step is None else int(step), with_replay=with_replay)
