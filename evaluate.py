@@ -27,7 +27,8 @@ Options = dict[str, str]
 
 
 def _loaded(options: Options, with_replay: bool = False):
-    """The run that run= (and step=) names."""
+    """The run that run= (and step=) names. Its replay holds the frames that the episodic memory
+    refers to."""
     from training.loading import load_run
     from training.threads import configure_threads
 
@@ -45,7 +46,6 @@ def _backends(options: Options) -> None:
     main(_loaded(options), options)
 
 
-# Replay holds the frames that the episodic memory refers to.
 def _explain(options: Options) -> None:
     from evaluation.explain import main
 
@@ -98,11 +98,10 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
             raise
-        where = error.filename or "the output"
-        print(f"error: {where} cannot be written ({error.strerror})", file=sys.stderr)
+        print(f"error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: nothing of the run was changed", file=sys.stderr)
+        print("interrupted: give the same command again", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
 

@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def train(argv: Sequence[str]) -> int:
-    from training.config import configured
+    from training.folder import RunFolder, configured
     from training.sweep import is_sweep
 
     if is_sweep(argv):
@@ -73,7 +73,6 @@ def train(argv: Sequence[str]) -> int:
     )
     from training.checkpoint import CheckpointStore
     from training.display import make_display
-    from training.folder import RunFolder
     from training.runner import Interrupted, Runner
     from training.telemetry import Telemetry
     from training.threads import configure_threads, release_freed_memory

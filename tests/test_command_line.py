@@ -1,5 +1,6 @@
 """The command line as users meet it: presets, published sequences, mistakes."""
 
+import errno
 import json
 import re
 import subprocess
@@ -207,6 +208,28 @@ def test_ctrl_c_while_packages_load_is_one_line(tmp_path, package):
     assert done.stderr.startswith("interrupted: ")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted: "),
+        (OSError(errno.ENOSPC, "No space left on device", "x/planning.json"), 2, "error: x/plann"),
+    ],
+)
+def test_an_evaluation_that_is_stopped_says_so_in_one_line(
+    monkeypatch, capsys, error, code, message
+):
+    import evaluate
+
+    def stopped(options):
+        raise error
+
+    monkeypatch.setitem(evaluate.BRANCHES, "run", stopped)
+    assert evaluate.main(["run=x"]) == code
+    err = capsys.readouterr().err
+    assert err.startswith(message)
+    assert err.count("\n") == 1
 
 
 def test_nan_in_the_loss_keeps_what_was_there(tmp_path, capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import FrozenInstanceError, dataclass, field, replace
 from pathlib import Path
@@ -32,8 +31,6 @@ from errors import UserError, require
 from memory.consolidation import ConsolidationConfig
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
-# Settings that change nothing about the results: a run may go on under other values of these.
-FREE_KEYS = ("run", "display", "checkpoint", "device.learner_threads", "device.emulator_threads")
 # Keys that earlier versions wrote into a run's config.yaml, with the value that changed nothing.
 RETIRED = {"planner.margin": 0.0}
 
@@ -270,39 +267,17 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
     return config
 
 
-def configured(words: Sequence[str]) -> RunConfig:
-    """The configuration that a command line asks for: where its words name nothing but a run that
-    is there (and `FREE_KEYS`), the one which that was started with.
-
-    Raises:
-        UserError: a mistake in the words, or a damaged config.yaml.
-    """
-    config = load_config(words)
-    keys = [word.partition("=")[0] for word in words]
-    if config.run is None or not all(_is_one_of(key, FREE_KEYS) for key in keys):
-        return config
-    yaml = run_path(config) / "config.yaml"
-    if not yaml.is_file():
-        return config
-    ours, said = (_writable(OmegaConf.structured(c)) for c in (read_config(yaml), config))
+def with_values(config: RunConfig, other: RunConfig, keys: Sequence[str]) -> RunConfig:
+    """`config` with the values that `other` has under these dotted keys."""
+    ours, theirs = (_writable(OmegaConf.structured(c)) for c in (config, other))
     for key in keys:
-        OmegaConf.update(ours, key, OmegaConf.select(said, key))
-    resumed = OmegaConf.to_object(ours)
-    assert isinstance(resumed, RunConfig)
-    return resumed
+        OmegaConf.update(ours, key, OmegaConf.select(theirs, key))
+    changed = OmegaConf.to_object(ours)
+    assert isinstance(changed, RunConfig)
+    return changed
 
 
-def run_path(config: RunConfig) -> Path:
-    """The run's folder; a bare name is one in runs/, and a run without a name is called after its
-    title, the time and its seed."""
-    if config.run is None:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        return Path("runs") / f"{config.title}-{stamp}-s{config.seed}"
-    path = Path(config.run)
-    return path if len(path.parts) > 1 else Path("runs") / path
-
-
-def _is_one_of(key: str, keys: Collection[str]) -> bool:
+def is_one_of(key: str, keys: Collection[str]) -> bool:
     """Whether a dotted key, or its group, is among the keys."""
     return key in keys or key.split(".")[0] in keys
 
@@ -347,7 +322,7 @@ def differences(
     left, right = _flatten(OmegaConf.create(ours)), _flatten(_mapping(theirs))
     changed, newer = [], []
     for key in sorted(left.keys() | right.keys()):
-        if _is_one_of(key, ignore):
+        if is_one_of(key, ignore):
             continue
         if key not in right:
             without = "false" if isinstance(left[key], bool) else "..."

@@ -16,13 +16,49 @@ from typing import Any
 import torch
 
 from errors import UserError, require
-from training.config import FREE_KEYS, RunConfig, differences, run_path, to_yaml
+from training.config import (
+    RunConfig,
+    differences,
+    is_one_of,
+    load_config,
+    read_config,
+    to_yaml,
+    with_values,
+)
 
+# Settings that change nothing about the results: a run may go on under other values of these.
+FREE_KEYS = ("run", "display", "checkpoint", "device.learner_threads", "device.emulator_threads")
 _PACKAGES = ("torch", "numpy", "numba", "gymnasium", "ale-py", "hydra-core", "tensorboard")
 
 
+def configured(words: Sequence[str]) -> RunConfig:
+    """The configuration that a command line asks for: where its words name nothing but a run that
+    is there (and `FREE_KEYS`), the one which that was started with.
+
+    Raises:
+        UserError: a mistake in the words, or a damaged config.yaml.
+    """
+    config = load_config(words)
+    keys = [word.partition("=")[0] for word in words]
+    if config.run is None or not all(is_one_of(key, FREE_KEYS) for key in keys):
+        return config
+    yaml = run_path(config) / "config.yaml"
+    return with_values(read_config(yaml), config, keys) if yaml.is_file() else config
+
+
+def run_path(config: RunConfig) -> Path:
+    """The run's folder; a bare name is one in runs/, and a run without a name is called after its
+    title, the time and its seed."""
+    if config.run is None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        return Path("runs") / f"{config.title}-{stamp}-s{config.seed}"
+    path = Path(config.run)
+    return path if len(path.parts) > 1 else Path("runs") / path
+
+
 class RunFolder:
-    """Opens `runs/<name>`: a new one, or one of the same configuration to go on with.
+    """Opens `runs/<name>`: a new one, one of the same configuration to go on with, or one whose
+    start failed before it ran.
 
     Args:
         config: of the run.
@@ -35,18 +71,17 @@ class RunFolder:
     def __init__(self, config: RunConfig, words: Sequence[str] = ()) -> None:
         self.path = run_path(config)
         yaml = self.path / "config.yaml"
-        own = {".lock", _aside("config.yaml")}  # all that a start cut short leaves behind
-        failed = own | {"config.yaml", "manifest.json"}  # and one that failed before it ran
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"run={self.path} is a file: choose another name")
-        held = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
-        changed = changed_keys(config, yaml, words) if yaml.name in held else []
-        if changed and not {".lock"} <= held <= failed:
+        changed = other_settings(config, self.path, words)
+        if changed:
             raise UserError(
                 f"{self.path} holds a run of another configuration ({'; '.join(changed[:4])}"
                 f"{'; ...' if len(changed) > 4 else ''}): choose another run=, or give the "
                 "settings it was started with"
             )
+        held = _names(self.path)
+        own = {".lock", _aside("config.yaml")}  # all that a start cut short leaves behind
         if yaml.name not in held and held - own:
             raise UserError(f"run={self.path} is not empty and holds no run: choose another run=")
         try:
@@ -58,10 +93,10 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"{self.path} is in use by another process: wait for it") from error
-        if changed:
+        if _never_ran(held):
             (self.path / "manifest.json").unlink(missing_ok=True)
         # Keys that the run did not know are settled now.
-        if yaml.name not in held or changed_keys(config, yaml):
+        if not yaml.exists() or changed_keys(config, yaml):
             self.write("config.yaml", to_yaml(config))
 
     def write(self, name: str, text: str) -> None:
@@ -95,6 +130,27 @@ class RunFolder:
 def _aside(name: str) -> str:
     """Name of a file that is being written."""
     return f".{name}.tmp"
+
+
+def other_settings(config: RunConfig, path: Path, words: Sequence[str]) -> list[str]:
+    """How the run in this folder differs from `config` (see `changed_keys`). Nothing where there is
+    none, or where it failed before it ran: then there is nothing to lose.
+
+    Raises:
+        UserError: its config.yaml is damaged.
+    """
+    yaml = path / "config.yaml"
+    changed = changed_keys(config, yaml, words) if yaml.exists() else []
+    return [] if _never_ran(_names(path)) else changed
+
+
+def _names(path: Path) -> set[str]:
+    return {p.name for p in path.iterdir()} if path.exists() else set()
+
+
+def _never_ran(held: set[str]) -> bool:
+    """Whether these files are those of a start that failed, and no others."""
+    return {".lock"} <= held <= {".lock", "config.yaml", _aside("config.yaml"), "manifest.json"}
 
 
 def changed_keys(config: RunConfig, yaml: Path, words: Sequence[str] = ()) -> list[str]:

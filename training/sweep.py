@@ -34,7 +34,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from errors import UserError, require
 from training.config import CONFIG_DIR, RunConfig, SequenceConfig, load_config, one_line
-from training.folder import changed_keys
+from training.folder import other_settings
 
 FLAGS = ("--multirun", "-m")
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
@@ -200,8 +200,7 @@ def _references(jobs: Sequence[Job], folder: Path) -> list[Job]:
 
 
 def _check_folder(job: Job) -> None:
-    yaml = job.folder / "config.yaml"
-    changed = changed_keys(job.config, yaml, job.overrides) if yaml.exists() else []
+    changed = other_settings(job.config, job.folder, job.overrides)
     require(
         not changed,
         f"{job.folder} holds a run of another configuration ({'; '.join(changed[:3])}): choose "

@@ -226,9 +226,9 @@ class Telemetry:
             "return": [score for known in self.returns.values() for score in known],
         }
         for key, known in scores.items():
-            top = max(known, default=0.0)
+            top = max([0.0, *known])
             for place, up in enumerate(shape, step - len(shape) + 1):
-                self._scalar(f"games/{key}", up * max(top, 0.0), max(place, 0), board=BOUNDARIES)
+                self._scalar(f"games/{key}", up * top, max(place, 0), board=BOUNDARIES)
 
     def _note(self, line: Mapping) -> None:
         """Keep what the figures need: curves and schedule."""

@@ -66,6 +66,8 @@ def test_planned_and_random_actions_are_shown(run):
         (["explain=true", "colour=red"], "'colour' is no key"),
         (["explain=true", "depth=3"], "'depth' is no key"),
         (["explain=true", "moments=0"], "moments=0"),
+        (["explain=true", "step=x"], "step=x"),
+        (["explain=true", "step=7"], "7"),
     ],
 )
 def test_bad_words_are_answered_in_one_line(run, capsys, words, message):
@@ -77,7 +79,9 @@ def test_bad_words_are_answered_in_one_line(run, capsys, words, message):
 
 
 def test_a_page_is_written(run):
+    newest = max(int(p.name) for p in (run / "checkpoints").iterdir())
     words = [f"run={run}", "explain=true", "episodes=2", "moments=2", "max_steps=4"]
+    words.append(f"step={newest}")
     assert evaluate.main(words) == 0
     page = (run / "report" / "explain.html").read_text()
     assert page.count("stopped after 4 agent steps") == 2

@@ -113,6 +113,16 @@ def test_si_counts_every_step_once_and_no_move_that_is_not_a_step():
         assert one.methods["si"].importance[0].item() == pytest.approx(2 * expected, rel=1e-5)
 
 
+@pytest.mark.parametrize(("method", "half"), [("ewc", 1.0), ("online_ewc", 1.0), ("mas", 2.0)])
+def test_published_lambdas_weigh_as_in_their_papers(method, half):
+    """lambda / 2 sum F (w - w*)^2 for EWC, lambda sum F (w - w*)^2 for MAS; raw() has lambda 2."""
+    module = scalar_module(1.0)
+    held = raw([method], module)
+    held.consolidate(evidence(3.0))
+    nn.init.constant_(module.weight, 5.0)
+    assert held.penalty().item() == pytest.approx(half * 2.0 / 2 * 3.0 * (5 - 1) ** 2)
+
+
 def test_ewc_gradient_is_that_of_one_quadratic_a_game():
     module = scalar_module(1.0)
     ewc = raw(["ewc"], module)

@@ -13,7 +13,7 @@ import pytest
 
 from errors import UserError
 from training.config import load_config
-from training.folder import RunFolder
+from training.folder import RunFolder, other_settings
 from training.telemetry import WALL_CLOCK_FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -307,7 +307,9 @@ def test_a_start_that_failed_leaves_a_folder_for_the_mended_command(tmp_path):
     out = finish(process)
     assert process.returncode == 2
     assert out.splitlines()[-1].startswith("error: memory.capacity=1 must be at least 2")
-    RunFolder(load_config([*SMALL, f"run={folder}", "agent=episodic", "memory.capacity=500"]))
+    mended = load_config([*SMALL, f"run={folder}", "agent=episodic", "memory.capacity=500"])
+    assert other_settings(mended, folder, ()) == []  # nor does a sweep refuse it
+    RunFolder(mended)
     assert "capacity: 500\n" in (folder / "config.yaml").read_text()
 
 
