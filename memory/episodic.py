@@ -443,8 +443,9 @@ class EpisodicMemory:
         self.version, self._owed = int(state["version"]), float(state["owed"])
         self._cursor = int(state["cursor"])
         self._names[:] = NAMELESS
-        for mine, name in ((self._names, "names"), (self._named, "named")):
-            mine[: len(state[name])] = state[name]
+        if "names" in state:  # runs of earlier versions kept none
+            for mine, name in ((self._names, "names"), (self._named, "named")):
+                mine[: len(state[name])] = state[name]
         s = self._slots
         s.totals[:], s.drift[:] = state["totals"], state["drift"]
         for name, array in state["slots"].items():

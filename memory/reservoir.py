@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit
 
 from errors import UserError
-from memory.batches import Batch, SequenceBatch
+from memory.batches import Batch, SequenceBatch, windows
 from memory.blocks import BlockArray
 from memory.gather import copy_stack
 from memory.pool import ArrayPool
@@ -183,7 +183,7 @@ class ReservoirReplay:
     def sample(
         self,
         batch_size: int,
-        n_step: int,
+        n_step: int | np.ndarray,
         rng: np.random.Generator,
         *,
         beta: float = 1.0,
@@ -196,14 +196,17 @@ class ReservoirReplay:
         segment = np.searchsorted(self._ends, drawn, side="right")
         size = self._size[segment]
         at = drawn - (self._ends[segment] - size)  # position in the segment
-        steps = np.minimum(n_step, size - at)
-        index = at[:, None] + np.arange(n_step)  # [B, n]
-        inside = np.arange(n_step) < steps[:, None]
+        task = self._task[segment].astype(np.int64)
+        limits = windows(n_step, task)
+        steps = np.minimum(limits, size - at)
+        offset = np.arange(np.max(n_step))
+        index = at[:, None] + offset  # [B, n]
+        inside = offset < steps[:, None]
         index = np.minimum(index, self.length - 1)
         ended = self._data["terminated"][segment[:, None], index].astype(bool) & inside
         terminated = ended.any(1)
         steps = np.where(terminated, ended.argmax(1) + 1, steps)
-        counts = np.arange(n_step) < steps[:, None]
+        counts = offset < steps[:, None]
         rewards = np.where(counts, self._data["reward"][segment[:, None], index], np.float32(0))
         row = segment * self._rows + STACK - 1 + at
         return Batch(
@@ -213,7 +216,7 @@ class ReservoirReplay:
             steps,
             terminated,
             self._stacks(row + steps, rng, shift),
-            self._task[segment].astype(np.int64),
+            task,
             -2 - (segment * self.length + at),
             np.ones(batch_size, np.float32),
         )
@@ -304,7 +307,8 @@ class ReservoirReplay:
         for key, _ in FIELDS:
             self._data[key][:] = state["data"][key]
             self._open[key][:] = state["open"][key]
-        self._name[:], self._open_name[:] = state["name"], state["open_name"]
+        if "name" in state:  # runs of earlier versions kept none
+            self._name[:], self._open_name[:] = state["name"], state["open_name"]
         self._task[:], self._size[:] = state["task"], state["size"]
         np.cumsum(self._size, out=self._ends)
         self.seen = state["seen"]
