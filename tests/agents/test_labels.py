@@ -161,7 +161,7 @@ def test_what_is_replayed_learns_by_the_schedules_of_its_own_game():
     done = agent.learner.updates - 1 - agent.begun[1]
     gamma = agent.learner.gamma(agent.learner.updates - done)
     assert c.gamma_start < gamma < c.gamma_end
-    assert torch.allclose(last.gamma[new], torch.tensor(gamma))
+    assert torch.allclose(last.gamma[new], torch.tensor(gamma).float())
     assert (last.steps[new] > c.n_step_end).any()
     twin = make("boundaries")
     twin.load_state_dict(agent.state_dict())
