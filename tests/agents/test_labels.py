@@ -166,7 +166,7 @@ def test_what_is_replayed_learns_by_the_schedules_of_its_own_game():
     twin = make("boundaries")
     twin.load_state_dict(agent.state_dict())
     assert twin.begun.tolist() == agent.begun.tolist() == [0, agent.begun[1], 0, 0, 0]
-    assert (twin.learner.begun, twin.learner.gamma()) == (agent.begun[1], agent.learner.gamma())
+    assert twin.learner.begun == agent.begun[1] > 0
 
 
 def test_without_labels_a_change_opens_a_context_and_keeps_the_old_network():
