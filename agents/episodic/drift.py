@@ -67,8 +67,7 @@ class Carrier:
         slots, share = slots[share > 0], share[share > 0].astype(np.float32)[:, None]
         keys = memory.keys_at(slots)
         keys += share * (keys @ mapped - keys)
-        lengths = np.linalg.norm(keys, axis=1, keepdims=True)
-        memory.carry(slots, keys / np.maximum(lengths, 1e-12))  # a silent latent's key is 0
+        memory.carry(slots, keys / np.linalg.norm(keys, axis=1, keepdims=True))
 
     def _take(self, memory: EpisodicMemory, encode: Encode, game: int, slots: np.ndarray) -> None:
         found, tried = 0, self.rng.permutation(slots)[:LOOKED_AT]
