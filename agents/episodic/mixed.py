@@ -95,9 +95,8 @@ class MixedAgent(RememberingAgent):
     def _encode_named(self, refs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Keys [K,D] of the moments refs [M] whose frames are there, there bool [M]."""
         obs, there = self.replay.observations(refs)
-        parts = [self.keys_of(obs[i : i + 64]) for i in range(0, len(obs), 64)]
-        none = np.zeros((0, self.memory.key_dim), np.float32)
-        return np.concatenate([none, *parts]), there
+        parts = [self.keys_of(part) for part in np.split(obs, range(64, len(obs), 64))]
+        return np.concatenate(parts) if len(obs) else np.zeros((0, self.memory.key_dim)), there
 
     def reward(self, reward: np.ndarray) -> np.ndarray:
         clip = self.config.reward_transform == "clip"  # on the scale of the learned values

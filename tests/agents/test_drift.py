@@ -84,7 +84,7 @@ def test_too_few_anchors_carry_nothing():
     memory = EpisodicMemory(100, D, 1, 3, unit_keys=True)
     slots = memory.write(keys, np.zeros(count, int), np.zeros(count), refs, 0, refs)
     carrier = Carrier(1, D, 0)
-    carrier.carry(memory, lambda names: (keys[names[names >= 0]], names >= 0))
+    carrier.carry(memory, lambda names: (keys[names], names >= 0))
     memory.advance_version()
     lost = np.array([0])  # its frames are gone
     gone = lambda names: (-keys[names[names > 0]], names > 0)  # noqa: E731
