@@ -25,7 +25,7 @@ def footprint(agent: Agent) -> dict[str, int]:
         clone = held_bytes([p.detach() for p in agent.learner.target.state_dict().values()])
     sizes = (
         held_bytes(agent.replay),
-        held_bytes([getattr(agent, name, None) for name in ("memory", "carrier")]),
+        held_bytes(getattr(agent, "memory", None)),
         keeps.consolidation.nbytes() if keeps.consolidation is not None else 0,
         clone,
     )

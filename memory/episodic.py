@@ -384,16 +384,6 @@ class EpisodicMemory:
         self._moved(slots)
         return drift
 
-    def keys_at(self, slots: np.ndarray) -> np.ndarray:
-        """A copy of the keys [N,D] of slots [N]."""
-        return self._slots.keys[np.asarray(slots, np.int64)]
-
-    def carry(self, slots: np.ndarray, keys: np.ndarray) -> None:
-        """New keys [N,D] for slots [N] that no encoder has made: their versions stay."""
-        keys, slots = as_keys(keys, self.key_dim), np.asarray(slots, np.int64)
-        self._slots.keys[slots] = keys
-        self._moved(slots)
-
     # -- figures and state --------------------------------------------------------------------
 
     def stats(self) -> dict[str, float]:

@@ -77,13 +77,7 @@ class MixedReplay:
         return out
 
     def observations(self, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `ReplayBuffer.observations`; what the fifo has lost may still be in the reservoir."""
-        new, in_fifo = self.fifo.observations(names)
-        old, in_reservoir = self.reservoir.observations(np.where(in_fifo, -1, names))
-        obs = np.empty((len(names), *new.shape[1:]), np.uint8)
-        obs[in_fifo], obs[in_reservoir] = new, old
-        there = in_fifo | in_reservoir
-        return obs[there], there
+        return self.fifo.observations(names)
 
     def state_dict(self) -> dict[str, Any]:
         return {"fifo": self.fifo.state_dict(), "reservoir": self.reservoir.state_dict()}

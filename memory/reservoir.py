@@ -251,21 +251,6 @@ class ReservoirReplay:
             -2 - (segment * self.length + at),
         )
 
-    def observations(self, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `ReplayBuffer.observations`, of transitions by what they are called elsewhere."""
-        names = np.asarray(names, np.int64)
-        kept = np.where(np.arange(self.length) < self._size[:, None], self._name, -1).ravel()
-        order = np.argsort(kept, kind="stable")
-        at = np.minimum(np.searchsorted(kept, names, sorter=order), len(order) - 1)
-        place = order[at]
-        there = (names >= 0) & (kept[place] == names)
-        segment, position = np.divmod(place[there], self.length)
-        out = np.empty((len(segment), STACK, int(np.prod(self.frame_shape))), np.uint8)
-        rows = segment * self._rows + STACK - 1 + position
-        still = np.zeros((len(out), 2), np.int64)
-        gather_stacks(self._frames.array, rows, self.frame_shape[1], still, out)
-        return out.reshape(-1, STACK, *self.frame_shape), there
-
     def names_after(self, names: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """What the observations `steps` [B] after the transitions `names` [B], just drawn, are
         called elsewhere; -1 for the last one of a segment and for what has no name."""

@@ -43,11 +43,6 @@ class MemoryConfig:
     reembed: int = 0  # outdated entries encoded anew in a vector step; 0 = never
     refresh: int = 2  # mix: of every so many updates one gives the entries of its batch new keys,
     # from the latents it computes anyway; 0 = never. Every update costs 9 % of a step [measured]
-    # Updates between two times that all keys are carried along with the encoder by a map fitted to
-    # the frames that are still there; 0 = never. After 4,000 updates of two other games a key of an
-    # old one is as far from its place as from any other (squared distance .51; two at random .55),
-    # the map brings it to .10. [measured, seed 1]
-    carry_every: int = 2_000
     audit_every: int = 100  # vector steps between two comparisons of the index with exact search
 
     # -- mix ----------------------------------------------------------------------------------
@@ -75,7 +70,7 @@ class MemoryConfig:
         for key in ["capacity", "key_dim", "neighbours", "version_every", "audit_every", "warm_up"]:
             value = getattr(self, key)
             require(value >= 1, f"memory.{key}={value} must be at least 1")
-        for key in ["horizon", "reembed", "refresh", "carry_every", "value_rate", "key_rate"]:
+        for key in ["horizon", "reembed", "refresh", "value_rate", "key_rate"]:
             value = getattr(self, key)
             require(value >= 0, f"memory.{key}={value} must not be negative")
         for key in ["delta", "reach", "key_step"]:

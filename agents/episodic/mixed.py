@@ -15,9 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.agent import Transition
 from agents.episodic.arbiter import Arbiter
-from agents.episodic.drift import Carrier
 from agents.episodic.keys import LatentProjection
 from agents.episodic.remember import RememberingAgent
 from agents.episodic.trails import Returns
@@ -32,11 +30,9 @@ class MixedAgent(RememberingAgent):
         rng = torch.Generator().manual_seed(self.seeds["keys"])
         self.projection = LatentProjection(self.network.encoder.latent_dim, c.key_dim, rng)
         self._slot_of = np.full(self.replay.slots, -1, np.int64)  # of a transition's row in replay
-        self.carrier = Carrier(len(self.masks), c.key_dim, self.seeds["keys"])
         # The keys come from the target network, as latents of a batch do, unless shifted frames
         # were encoded or the online network acts.
         self._same_encoder = self.config.act_with_target and self.config.shift == 0
-        self._carried = 0  # updates when keys were carried last
         self.arbiter = Arbiter(len(self.masks), c.max_weight, c.error_rate, c.warm_up)
 
     def encode(self, obs: Tensor, network: nn.Module) -> tuple[Tensor, np.ndarray | None]:
@@ -85,19 +81,6 @@ class MixedAgent(RememberingAgent):
         self.projection.see(self._latent)
         return actions
 
-    def observe(self, transition: Transition) -> None:
-        super().observe(transition)
-        every, done = self.memory_config.carry_every, self.learner.updates
-        if every and done // every > self._carried // every:
-            self.carrier.carry(self.memory, self._encode_named)
-            self._carried = done
-
-    def _encode_named(self, refs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Keys [K,D] of the moments refs [M] whose frames are there, there bool [M]."""
-        obs, there = self.replay.observations(refs)
-        parts = [self.keys_of(part) for part in np.split(obs, range(64, len(obs), 64))]
-        return np.concatenate(parts) if len(obs) else np.zeros((0, self.memory.key_dim)), there
-
     def reward(self, reward: np.ndarray) -> np.ndarray:
         clip = self.config.reward_transform == "clip"  # on the scale of the learned values
         return np.clip(reward, -1.0, 1.0) if clip else reward
@@ -145,7 +128,6 @@ class MixedAgent(RememberingAgent):
             "arbiter": self.arbiter.state_dict(),
             "key_mean": self.projection.mean,
             "slot_of": self._slot_of.copy(),
-            "carrier": self.carrier.state_dict() | {"carried": self._carried},
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -153,6 +135,3 @@ class MixedAgent(RememberingAgent):
         self.arbiter.load_state_dict(state["arbiter"])
         self.projection.mean = state["key_mean"]
         self._slot_of[:] = state["slot_of"]
-        if "carrier" in state:  # runs of earlier versions carried nothing
-            self.carrier.load_state_dict(state["carrier"])
-            self._carried = state["carrier"]["carried"]
