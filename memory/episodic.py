@@ -35,7 +35,6 @@ from memory.index import make_index
 from memory.recall import KERNELS, EpisodicRead, descend, split_by_action, weigh
 
 UPDATES = {"nec": storage.MEAN_STEP, "mfec": storage.MAXIMUM}
-NAMELESS = np.iinfo(np.int64).max  # comes after every name
 _SAVED = ("values", "hashes", "actions", "tasks", "pools", "ticks", "born", "versions", "refs")
 
 
@@ -120,9 +119,6 @@ class EpisodicMemory:
         self.version = 0  # of the encoder whose keys are being written
         self._owed = 0.0  # upkeep not yet done, in entries
         self._cursor = 0  # of `stale`
-        # The callers' names when the version advanced last, in order, and the slots they stood for.
-        self._names = np.full(capacity, NAMELESS)
-        self._named = np.zeros(capacity, np.int64)
         self._index_kind = index
         self._quota = np.full(pools, capacity // pools, np.int64)
         self._attach(BlockArray.zeros((capacity, key_dim), np.float32))
@@ -343,18 +339,7 @@ class EpisodicMemory:
     def advance_version(self) -> int:
         """The encoder has changed: keys written from now on carry the next version."""
         self.version += 1
-        refs = self._slots.refs[: len(self)]
-        order = np.argsort(refs, kind="stable")
-        self._named[: len(order)], self._names[: len(order)] = order, refs[order]
         return self.version
-
-    def find(self, refs: np.ndarray) -> np.ndarray:
-        """Slots int64 [N] of the moments that the caller named refs [N]; -1 where there is none, or
-        it was written after the version advanced last."""
-        refs = np.asarray(refs, np.int64)
-        slots = self._named[np.minimum(np.searchsorted(self._names, refs), self.capacity - 1)]
-        there = (refs >= 0) & (slots < len(self)) & (self._slots.refs[slots] == refs)
-        return np.where(there, slots, -1)
 
     def stale(self, limit: int, behind: int = 1) -> np.ndarray:
         """Up to `limit` slots whose keys are at least `behind` versions old, going round.
@@ -417,8 +402,6 @@ class EpisodicMemory:
             "version": self.version,
             "owed": self._owed,
             "cursor": self._cursor,
-            "names": self._names[:used].copy(),
-            "named": self._named[:used].copy(),
             "keys": self._keys,
             "totals": s.totals.copy(),
             "drift": s.drift.copy(),
@@ -442,10 +425,6 @@ class EpisodicMemory:
         self._attach(state["keys"].claim())
         self.version, self._owed = int(state["version"]), float(state["owed"])
         self._cursor = int(state["cursor"])
-        self._names[:] = NAMELESS
-        if "names" in state:  # runs of earlier versions kept none
-            for mine, name in ((self._names, "names"), (self._named, "named")):
-                mine[: len(state[name])] = state[name]
         s = self._slots
         s.totals[:], s.drift[:] = state["totals"], state["drift"]
         for name, array in state["slots"].items():

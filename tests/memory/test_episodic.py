@@ -43,21 +43,6 @@ def test_mean_kernel_and_exact_answer():
         memory.read(query, exact=True)
 
 
-def test_moments_are_found_by_the_callers_names():
-    memory = make(4, neighbours=1)
-    key, no = np.ones((1, 2), np.float32), np.zeros(1, int)
-    for i, ref in enumerate([30, 10, -1, 20]):
-        memory.write(key * i, no, np.ones(1, np.float32), np.array([i]), 0, np.array([ref]))
-    assert memory.find([10]).tolist() == [-1]  # not before the version advances
-    memory.advance_version()
-    assert memory.find([20, 10, 30, 5, 99, -1]).tolist() == [3, 1, 0, -1, -1, -1]
-    other = make(4, neighbours=1)
-    other.load_state_dict(memory.state_dict())
-    assert other.find([20, 10, 30]).tolist() == [3, 1, 0]
-    memory.write(key, no, np.ones(1, np.float32), np.array([1]), 0, np.array([40]))  # renames it
-    assert memory.find([10, 40]).tolist() == [-1, -1]
-
-
 def test_confidence_is_half_at_reach():
     memory = make(reach=0.25)
     put(memory, [[0.5, 0]], [0], [1.0])
