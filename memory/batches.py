@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     terminated: np.ndarray  # bool [B]: the k-th step terminated; nothing bootstraps from obs_t
     obs_t: np.ndarray  # uint8 [B, 4, 84, 84], k steps later; the last one of a game that is over
     task: np.ndarray  # int64 [B]
-    indices: np.ndarray  # int64 [B]: names of the transitions; in a reservoir, places: < -1
+    indices: np.ndarray  # int64 [B]: names of the transitions, never used twice
     weights: np.ndarray  # float32 [B]: importance weights, ones without priorities
 
 
@@ -42,7 +42,7 @@ class SequenceBatch(NamedTuple):
     terminated: np.ndarray  # bool [B, K]; only the step before `steps` can be True
     steps: np.ndarray  # int64 [B]: the number of steps that count, 1 to K
     task: np.ndarray  # int64 [B]
-    indices: np.ndarray  # int64 [B]: names of the first transitions, as in `Batch`
+    indices: np.ndarray  # int64 [B]: names of the first transitions
 
     def obs(self) -> np.ndarray:
         """uint8 [B, K + 1, 4, 84, 84], a read-only view: observation k is that before step k,

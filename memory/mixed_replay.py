@@ -26,7 +26,7 @@ class MixedReplay:
 
     def add(self, *args: Any, **kwargs: Any) -> None:
         self.fifo.add(*args, **kwargs)
-        self.reservoir.add(*args, **kwargs, names=self.fifo.newest())
+        self.reservoir.add(*args, **kwargs)
 
     def cut(self, obs: np.ndarray) -> None:
         self.fifo.cut(obs)
@@ -68,12 +68,11 @@ class MixedReplay:
         return self.fifo.slots
 
     def names_after(self, names: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        """Names [B] in `fifo`, even if it has dropped them since, of the observations `steps` [B]
-        after the transitions `names` [B], just drawn; -1 where there is none."""
-        out = np.empty(len(names), np.int64)
+        """As `ReplayBuffer.names_after`; -1 for transitions of the reservoir, which have none."""
+        out = np.full(len(names), -1, np.int64)
         own = names >= 0
-        out[own] = self.fifo.names_after(names[own], steps[own])
-        out[~own] = self.reservoir.names_after(names[~own], steps[~own])
+        if own.any():
+            out[own] = self.fifo.names_after(names[own], steps[own])
         return out
 
     def observations(self, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

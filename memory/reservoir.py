@@ -7,9 +7,6 @@ however many games came after it. Always admitting the newest would forget expon
 
 Windows end with their segment at the latest; they bootstrap from its last observation.
 
-A transition drawn here is named by its place, -2 and below; what a `ReplayBuffer` beside this one
-called it when both stored it is kept, and `names_after` gives it.
-
 N environments, S segments, L transitions a segment, P pixels a frame.
 """
 
@@ -81,7 +78,6 @@ class ReservoirReplay:
         self._frames = BlockArray.zeros((segments * rows, pixels), np.uint8)
         self._rows = rows
         self._data = {k: np.zeros((segments, length), t) for k, t in FIELDS}
-        self._name = np.full((segments, length), -1, np.int64)  # elsewhere
         self._task = np.zeros(segments, np.int16)
         self._size = np.zeros(segments, np.int64)  # transitions of each kept segment
         self._ends = np.zeros(segments, np.int64)  # their running sum
@@ -90,7 +86,6 @@ class ReservoirReplay:
         # What each stream is about to finish.
         self._open_frames = np.zeros((num_envs, rows, pixels), np.uint8)
         self._open = {k: np.zeros((num_envs, length), t) for k, t in FIELDS}
-        self._open_name = np.full((num_envs, length), -1, np.int64)
         self._open_size = np.zeros(num_envs, np.int64)
         self._open_task = np.zeros(num_envs, np.int64)
         self._pool = ArrayPool()
@@ -110,10 +105,8 @@ class ReservoirReplay:
         first: np.ndarray,
         task: int,
         final_obs: np.ndarray | None = None,
-        names: np.ndarray | None = None,
     ) -> None:
-        """Append one transition of each environment; arguments as in `ReplayBuffer.add`, and
-        names: int64 [N], what they are called elsewhere; -1 is nothing."""
+        """Append one transition of each environment; arguments as in `ReplayBuffer.add`."""
         flat = obs_tm1.reshape(self.num_envs, STACK, -1)
         for e in range(self.num_envs):
             size = self._open_size[e]
@@ -130,7 +123,6 @@ class ReservoirReplay:
             self._open["action"][e, size] = action[e]
             self._open["reward"][e, size] = reward[e]
             self._open["terminated"][e, size] = terminated[e]
-            self._open_name[e, size] = -1 if names is None else names[e]
             self._open_size[e] = size + 1
             if truncated[e]:
                 if final_obs is None:
@@ -175,7 +167,6 @@ class ReservoirReplay:
         self._frames.touch(row, row + count)
         for key, kept in self._data.items():
             kept[place, :size] = self._open[key][e, :size]
-        self._name[place, :size] = self._open_name[e, :size]
         self._task[place], self._size[place] = self._open_task[e], size
         np.cumsum(self._size, out=self._ends)
 
@@ -217,7 +208,7 @@ class ReservoirReplay:
             terminated,
             self._stacks(row + steps, rng, shift),
             task,
-            -2 - (segment * self.length + at),
+            np.full(batch_size, -1, np.int64),  # transitions here have no names
             np.ones(batch_size, np.float32),
         )
 
@@ -248,16 +239,8 @@ class ReservoirReplay:
             ended & counts,
             steps.astype(np.int64),
             self._task[segment].astype(np.int64),
-            -2 - (segment * self.length + at),
+            np.full(batch_size, -1, np.int64),
         )
-
-    def names_after(self, names: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        """What the observations `steps` [B] after the transitions `names` [B], just drawn, are
-        called elsewhere; -1 for the last one of a segment and for what has no name."""
-        segment, at = np.divmod(-2 - np.asarray(names, np.int64), self.length)
-        at = at + steps
-        inside = at < self._size[segment]
-        return np.where(inside, self._name[segment, np.where(inside, at, 0)], -1)
 
     def _stacks(self, rows: np.ndarray, rng: np.random.Generator, shift: int) -> np.ndarray:
         count = len(rows)
@@ -284,14 +267,12 @@ class ReservoirReplay:
             "config": self._config(),
             "frames": self._frames,
             "data": {k: v.copy() for k, v in self._data.items()},
-            "name": self._name.copy(),
             "task": self._task.copy(),
             "size": self._size.copy(),
             "seen": self.seen,
             "rng": self.rng.bit_generator.state,
             "open_frames": self._open_frames.copy(),
             "open": {k: v.copy() for k, v in self._open.items()},
-            "open_name": self._open_name.copy(),
             "open_size": self._open_size.copy(),
             "open_task": self._open_task.copy(),
         }
@@ -307,8 +288,6 @@ class ReservoirReplay:
         for key, _ in FIELDS:
             self._data[key][:] = state["data"][key]
             self._open[key][:] = state["open"][key]
-        if "name" in state:  # runs of earlier versions kept none
-            self._name[:], self._open_name[:] = state["name"], state["open_name"]
         self._task[:], self._size[:] = state["task"], state["size"]
         np.cumsum(self._size, out=self._ends)
         self.seen = state["seen"]

@@ -2,9 +2,8 @@
 
 Learning is that of `Agent`, untouched; the keys are a projection of the latent that acting
 computes anyway. The encoder moves, and old keys with it: so each update's batch, whose later
-states the target network has just encoded, gives the entries of those states their new keys, those
-of earlier games among them where replay keeps a reservoir. No network is ever asked for the
-memory's sake alone.
+states the target network has just encoded, gives the entries of those states their new keys. No
+network is ever asked for the memory's sake alone.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from agents.episodic.arbiter import Arbiter
 from agents.episodic.keys import LatentProjection
-from agents.episodic.remember import Moment, RememberingAgent
+from agents.episodic.remember import RememberingAgent
 from agents.episodic.trails import Returns
 from memory import Batch
 from memory.recall import EpisodicRead
@@ -30,8 +29,6 @@ class MixedAgent(RememberingAgent):
         rng = torch.Generator().manual_seed(self.seeds["keys"])
         self.projection = LatentProjection(self.network.encoder.latent_dim, c.key_dim, rng)
         self._slot_of = np.full(self.replay.slots, -1, np.int64)  # of a transition's row in replay
-        # The same for all that were stored when the keys' version advanced last, by their names.
-        self._names, self._named = np.zeros(0, np.int64), np.zeros(0, np.int64)
         # The keys come from the target network, as latents of a batch do, unless shifted frames
         # were encoded or the online network acts.
         self._same_encoder = self.config.act_with_target and self.config.shift == 0
@@ -98,30 +95,12 @@ class MixedAgent(RememberingAgent):
         refs = self.replay.names_after(batch.indices, batch.steps)
         refs = np.where(batch.terminated, -1, refs)
         refs, first = np.unique(refs, return_index=True)
-        slots = self._slots(refs)
-        known = slots >= 0
+        slots = self._slot_of[refs % len(self._slot_of)]
+        known = (refs >= 0) & (slots >= 0)
+        known[known] = self.memory.moments(slots[known]).refs == refs[known]
         if known.any():
             keys = self.projection(self.last.latent_t[first[known]].float().cpu())
             self.memory.reembed(slots[known], keys.numpy())
-
-    def _slots(self, refs: np.ndarray) -> np.ndarray:
-        """Slots [M] of the memory that hold the moments named refs [M]; -1 where none does."""
-        slots = self._slot_of[refs % len(self._slot_of)]
-        if len(self._names):  # a newer moment may have taken the place in `_slot_of`
-            at = np.minimum(np.searchsorted(self._names, refs), len(self._names) - 1)
-            slots = np.where(self._holds(slots, refs), slots, self._named[at])
-        return np.where(self._holds(slots, refs), slots, -1)
-
-    def _holds(self, slots: np.ndarray, refs: np.ndarray) -> np.ndarray:
-        return (refs >= 0) & (self.memory.moments(slots).refs == refs)
-
-    def _keep_up(self, moment: Moment) -> None:
-        version = self.memory.version
-        super()._keep_up(moment)
-        if self.memory.version != version:
-            refs = self.memory.moments(np.arange(len(self.memory))).refs
-            self._named = np.argsort(refs, kind="stable")
-            self._names = refs[self._named]
 
     def received(self, returns: Returns, slots: np.ndarray) -> None:
         s = returns.steps
@@ -143,8 +122,6 @@ class MixedAgent(RememberingAgent):
             "arbiter": self.arbiter.state_dict(),
             "key_mean": self.projection.mean,
             "slot_of": self._slot_of.copy(),
-            "names": self._names,
-            "named": self._named,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -152,4 +129,3 @@ class MixedAgent(RememberingAgent):
         self.arbiter.load_state_dict(state["arbiter"])
         self.projection.mean = state["key_mean"]
         self._slot_of[:] = state["slot_of"]
-        self._names, self._named = state["names"], state["named"]

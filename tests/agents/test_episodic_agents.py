@@ -6,7 +6,6 @@ import torch
 
 from agents.agent import Transition
 from agents.config import AgentConfig
-from agents.continual import ContinualConfig, ReplayConfig
 from agents.encoders import EncoderConfig
 from agents.episodic import MemoryConfig, make_agent
 from agents.episodic.arbiter import Arbiter
@@ -89,7 +88,7 @@ def test_memory_that_knows_nothing_loses_its_say():
     assert arbiter.weight(0) < 0.01
 
 
-def agent_of(controller, continual=None, **memory):
+def agent_of(controller, **memory):
     c = {"controller": controller, "capacity": 500, "key_dim": 8, "neighbours": 3, "horizon": 4,
              "index": "flat", "warm_up": 5, "version_every": 2, "audit_every": 5}  # fmt: skip
     if controller == "mfec":
@@ -115,7 +114,6 @@ def agent_of(controller, continual=None, **memory):
         np.ones((2, ACTIONS), bool),
         total_steps=100,
         seed=3,
-        continual=continual,
     )
 
 
@@ -229,36 +227,6 @@ def test_learning_batches_give_entries_the_keys_of_the_day():
     assert there.all()
     assert np.allclose(memory._slots.keys[changed], agent.keys_of(obs), atol=1e-5)
     assert (memory.moments(changed).versions == memory.version).all()
-
-
-def test_old_games_entries_get_the_keys_of_the_day_from_the_reservoir():
-    replay = ContinualConfig(replay=ReplayConfig(kind="fifo_and_reservoir"))
-    agent, world = agent_of("mix", replay, refresh=1), World(length=200)
-    agent.config.__dict__["target_period"] = 10**9
-    world.frames = np.random.default_rng(1).integers(0, 255, (200, 84, 84), np.uint8)
-    play(agent, world, 70)
-    agent.end_task(world.obs())
-    agent.begin_task(1)
-    play(agent, world, 60)
-    memory, batches, sample = agent.memory, [], agent.replay.sample
-    old = memory.slots_of(0)
-    assert not agent.replay.observations(memory.moments(old).refs)[1].any()  # gone from the fifo
-    agent.replay.sample = lambda *args, **kwargs: (
-        batches.append(sample(*args, **kwargs)) or batches[0]
-    )
-    before = memory._slots.keys[old].copy()
-    agent._update()
-    (batch,) = batches
-    names = agent.replay.names_after(batch.indices, batch.steps)
-    slots = agent._slots(names)
-    known = (batch.task == 0) & (slots >= 0) & ~batch.terminated
-    assert known.sum() >= 2
-    obs, slots = batch.obs_t[known], slots[known]
-    assert (memory._slots.hashes[slots] == agent.hashes(obs)).all()
-    assert np.allclose(memory._slots.keys[slots], agent.keys_of(obs), atol=1e-5)
-    changed = old[(memory._slots.keys[old] != before).any(1)]
-    assert set(changed) <= set(slots)
-    assert len(changed)
 
 
 def test_names_of_later_observations():

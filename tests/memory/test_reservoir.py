@@ -99,24 +99,6 @@ def test_each_game_has_windows_of_its_own_length():
     assert not shorter.rewards[shorter.task == 0, 2:].any()
 
 
-def test_names_outlive_the_ring():
-    mixed = MixedReplay(
-        ReplayBuffer(60, 2, 3, frame_shape=SHAPE),
-        ReservoirReplay(400, 2, 3, frame_shape=SHAPE, length=4),
-    )
-    time = {-1: -1}
-    for t in range(23 * 8):
-        fill([mixed], 1, start=t)
-        time |= dict.fromkeys(mixed.newest().tolist(), t)
-    batch = mixed.sample(400, 1, np.random.default_rng(1))
-    names = mixed.names_after(batch.indices, batch.steps)
-    named, t = (names >= 0) & ~batch.terminated, batch.action_tm1 + batch.steps
-    assert [time[name] for name in names[named]] == t[named].tolist()
-    kept = np.arange(400) >= 200  # of the reservoir: one of four windows ends with its segment
-    assert 0.5 < named[kept].mean() < 0.8
-    assert (mixed.observations(names[kept & named])[1] == 0).any()  # the ring has lost them
-
-
 @pytest.mark.parametrize("steps", [37, 150])
 def test_state_goes_round_and_the_future_is_the_same(steps):
     one = ReservoirReplay(200, 2, 3, seed=5, frame_shape=SHAPE, length=4)
