@@ -31,7 +31,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "quickstart": training.quickstart,
     "laptop_memory": training.laptop_memory,
     "continual": continual.continual,
-    "continual_before": lambda: continual.continual("continual_before"),
     "continual_earlier": lambda: continual.continual("continual_earlier"),
     "continual_long": lambda: continual.continual("continual_long"),
     "continual_memory": continual.continual_memory,

@@ -118,8 +118,7 @@ def continual(name: str = "continual") -> str:
 
 
 def continual_memory() -> str:
-    result, before = load("continual"), load("continual_before")
-    earlier = load("continual_earlier")
+    result, earlier = load("continual"), load("continual_earlier")
     rows = [
         [
             f"{x['game']}, then {x['next']}",
@@ -128,11 +127,7 @@ def continual_memory() -> str:
             f"{x['after']['kept']:.0%}",
             f"{x['left']['error']:.2f} / {x['after']['error']:.2f}",
         ]
-        for label, found in (
-            ("all games answer", earlier),
-            ("its own answer", before),
-            ("its own, carried along", result),
-        )
+        for label, found in (("all games answer", earlier), ("its own answer", result))
         for run in found["methods"]["engram"]["runs"]
         for x in run["memory"]
     ]
@@ -142,9 +137,8 @@ def continual_memory() -> str:
         f"\nVisits of {result['steps_per_visit']:,} agent steps. Moments: 64 of the last of the "
         "visit, put aside with their returns and asked again; error: root mean square, in units of "
         "the spread of those returns. The first rows are of the memory in which the entries of all "
-        "games answered for each; the last of the present one, whose old entries are encoded anew "
-        "or carried along with the encoder.\n\n`benchmarks/results/continual_earlier.json`, "
-        "`continual_before.json` and `continual.json`, as in README.\n"
+        "games answered for each.\n\n`benchmarks/results/continual_earlier.json` and "
+        "`benchmarks/results/continual.json`, as in README.\n"
     )
     return markdown(head, rows) + note
 
