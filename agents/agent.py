@@ -105,9 +105,6 @@ class Agent:
         self.game = 0
         self.steps = 0  # agent steps of the run
         self.game_steps = [0] * len(masks)  # agent steps in each game
-        # Update at which each game's schedules of n and discount began: what is replayed of a game
-        # learns by its own.
-        self.begun = np.zeros(len(masks), np.int64)
         self.last: LearnerOutputs | None = None
         self.continual = Continual(continual, self, self.seeds["continual"])
         self.plasticity: Plasticity | None = None
@@ -163,8 +160,7 @@ class Agent:
         """What comes belongs to this game or context."""
         self.game = game
         if self.config.anneal_restart and self.game_steps[game] == 0:
-            self.begun[game] = self.learner.anneal_from = self.learner.updates
-        self.learner.begun = int(self.begun[game])
+            self.learner.anneal_from = self.learner.updates
         if self.plasticity is not None:
             self.plasticity.begin_task()
 
@@ -289,8 +285,7 @@ class Agent:
     def _update(self) -> None:
         c, learner = self.config, self.learner
         beta = schedules.linear(c.priority_beta, 1.0, self.total_steps, self.steps)
-        games = [(learner.n_step(b), learner.gamma(b)) for b in self.begun.tolist()]
-        n, unroll = np.array([n for n, _ in games]), None
+        n, unroll = learner.n_step(), None
         if self.model is None:
             batch = self.replay.sample(c.batch_size, n, self.sample_rng, beta=beta, shift=c.shift)
         else:
@@ -298,8 +293,7 @@ class Agent:
         if c.noisy:
             self.network.resample_noise(self.noise)
             learner.target.resample_noise(self.noise)
-        gamma = np.array([gamma for _, gamma in games], np.float32)[batch.task]
-        self.last = learner.update(self._to_device(batch, gamma, unroll))
+        self.last = learner.update(self._to_device(batch, learner.gamma(), unroll))
         if self.device.type == "cpu":
             learner.check_finite(self.last)
         if c.prioritised:
@@ -312,7 +306,7 @@ class Agent:
         """An update was made from this batch; `last` holds its results."""
 
     def _to_device(
-        self, batch: Batch, gamma: np.ndarray, unroll: tuple[np.ndarray, ...] | None = None
+        self, batch: Batch, gamma: float, unroll: tuple[np.ndarray, ...] | None = None
     ) -> LearnerInputs:
         # The window is padded to its longest length, so that shapes never change in a run.
         rewards = np.zeros((len(batch.steps), self.config.n_step_max), np.float32)
@@ -330,7 +324,7 @@ class Agent:
             put(batch.obs_t),
             self.masks[put(batch.task)],
             put(batch.weights),
-            put(gamma),
+            torch.tensor(gamma, dtype=torch.float32).to(self.device),
             put(batch.task),
             None if unroll is None else Unroll(*map(put, unroll)),
         )
@@ -385,7 +379,6 @@ class Agent:
             "game": self.game,
             "steps": self.steps,
             "game_steps": list(self.game_steps),
-            "begun": self.begun.tolist(),
             "explore_rng": self.exploration.state_dict(),
             "sample_rng": self.sample_rng.bit_generator.state,
             "noise": self.noise.get_state(),
@@ -402,7 +395,6 @@ class Agent:
         if self.plasticity is not None and "plasticity" in state:
             self.plasticity.load_state_dict(state["plasticity"])
         self.game_steps = list(state["game_steps"])
-        self.begun[:] = state.get("begun", self.learner.begun)  # runs of earlier versions had one
         self.exploration.load_state_dict(state["explore_rng"])
         self.sample_rng.bit_generator.state = state["sample_rng"]
         if len(state["noise"]) == len(self.noise.get_state()):  # else it was another device's

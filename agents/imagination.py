@@ -60,9 +60,7 @@ class Imagination:
         """Whether it also chooses the bootstrap actions of a share of each batch."""
         return self.plans and self.planner.reanalyse > 0
 
-    def sample(
-        self, n: int | np.ndarray, rng: np.random.Generator
-    ) -> tuple[Batch, tuple[np.ndarray, ...]]:
+    def sample(self, n: int, rng: np.random.Generator) -> tuple[Batch, tuple[np.ndarray, ...]]:
         """A batch with n-step returns, and the sequences that follow its rows."""
         c = self.agent.config
         # Always of one length, and in arrays that are used again: changing sizes tear the heap to

@@ -29,7 +29,7 @@ class LearnerInputs(NamedTuple):
     obs_t: Tensor  # [B, 4, 84, 84] uint8
     mask_t: Tensor  # [B, A] bool, actions of that transition's game
     weights: Tensor  # [B] float32
-    gamma: Tensor  # [B] float32
+    gamma: Tensor  # [] float32
     task: Tensor | None = None  # [B] int64, only where something asks for it
     unroll: Unroll | None = None  # the steps that follow, where a world model learns
 
@@ -65,8 +65,7 @@ class Learner:
         self.clone = None  # (output, obs_tm1, task) -> loss or None, where old games are cloned
         # (latent_t, q, task) -> (rows, actions): where a search chooses the bootstrap action
         self.reanalyse = None
-        self.begun = 0  # update at which the schedules of n and gamma began: the present game's
-        self.anneal_from = 0  # the same of the game that was met last: the target network's
+        self.anneal_from = 0  # update at which the schedules of n and gamma last began
         target.load_state_dict(network.state_dict())
         target.requires_grad_(False)
         self.params = [p for p in network.parameters() if p.requires_grad]
@@ -88,16 +87,17 @@ class Learner:
         self._pairs = (list(target.parameters()), list(network.parameters()))
         self._graph = _GraphedStep(self._step) if cuda_graph else None
 
-    def n_step(self, begun: int | None = None) -> int:
-        """Length of the n-step return at the present update, of the present game or one whose
-        schedule began at the update `begun`."""
-        c, done = self.config, self.updates - (self.begun if begun is None else begun)
-        return round(schedules.exponential(c.n_step_start, c.n_step_end, c.anneal_updates, done))
+    def n_step(self) -> int:
+        """Length of the n-step return at the present update."""
+        c = self.config
+        n = schedules.exponential(c.n_step_start, c.n_step_end, c.anneal_updates, self._annealed())
+        return round(n)
 
-    def gamma(self, begun: int | None = None) -> float:
-        """Discount, 1 / agent step; as `n_step`."""
-        c, done = self.config, self.updates - (self.begun if begun is None else begun)
-        return schedules.discount_schedule(c.gamma_start, c.gamma_end, c.anneal_updates, done)
+    def gamma(self) -> float:
+        c = self.config
+        return schedules.discount_schedule(
+            c.gamma_start, c.gamma_end, c.anneal_updates, self._annealed()
+        )
 
     def target_tau(self) -> float:
         """Share of the online weights that the target network takes at the present update."""
@@ -206,7 +206,6 @@ class Learner:
             "target": self.target.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "updates": self.updates,
-            "begun": self.begun,
             "anneal_from": self.anneal_from,
             "model": self.model.state_dict() if self.model is not None else None,
         }
@@ -216,7 +215,6 @@ class Learner:
         self.target.load_state_dict(state["target"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.updates, self.anneal_from = state["updates"], state["anneal_from"]
-        self.begun = state.get("begun", self.anneal_from)  # runs of earlier versions had one
         if self.model is not None:
             self.model.load_state_dict(state["model"])
 

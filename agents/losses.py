@@ -15,7 +15,7 @@ def n_step_return(
     rewards: Tensor,  # [B, n] already transformed
     steps: Tensor,  # [B] number of rewards that count, 1..n
     terminated: Tensor,  # [B] bool: the episode ended within those steps
-    gamma: Tensor | float,  # [B], or one for all
+    gamma: Tensor | float,
 ) -> tuple[Tensor, Tensor]:
     """n-step return and the discount of its bootstrap (Sutton & Barto 2018, eq. 7.1).
 
@@ -28,8 +28,7 @@ def n_step_return(
     _same_batch(rewards[:, 0], steps, terminated)
     index = torch.arange(rewards.shape[1], device=rewards.device)  # [n]
     gamma = torch.as_tensor(gamma, dtype=rewards.dtype, device=rewards.device)
-    gamma = gamma.expand(len(steps))
-    powers = torch.where(index < steps[:, None], gamma[:, None] ** index, 0.0)  # [B, n]
+    powers = torch.where(index < steps[:, None], gamma**index, 0.0)  # [B, n]
     discount_t = torch.where(terminated, 0.0, gamma**steps)
     return (rewards * powers).sum(1), discount_t
 

@@ -131,8 +131,7 @@ class WorldModel(nn.Module):
     def backed_up(self, target: nn.Module, latent: Tensor, mask: Tensor, gamma: Tensor) -> Tensor:
         """r + gamma c max_a' q(s', a') [M, A] of every action in latent [M, L], with gradient.
 
-        target: the `QNetwork` that values the imagined latents; mask [M, A]: actions that exist;
-        gamma [M] or one for all.
+        target: the `QNetwork` that values the imagined latents; mask [M, A]: actions that exist.
         """
         rows, actions = mask.shape
         # What the latent says to the hidden layer is the same for all actions: computed once.
@@ -143,9 +142,8 @@ class WorldModel(nn.Module):
         q = target.q_values(target.head(at)).masked_fill(
             ~mask.repeat_interleave(actions, 0), -torch.inf
         )
-        value = torch.sigmoid(logits[:, CLASSES]) * q.amax(1)
-        gamma = gamma.expand(rows)[:, None]
-        return reward.view(rows, actions) + gamma * value.view(rows, actions)
+        value = gamma * torch.sigmoid(logits[:, CLASSES]) * q.amax(1)
+        return (reward + value).view(rows, actions)
 
     def unroll(self, latent: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """latent [B, L], action [B, K] -> latents after each step [K, B, L], logits [K, B, 4]."""
@@ -171,7 +169,7 @@ class WorldModel(nn.Module):
     ) -> dict[str, Tensor]:
         """Named, weighted losses of unrolling from latent [B, L] (with gradient).
 
-        network, target: the `QNetwork`s; mask [B, A]: actions that exist in that game; gamma [B]:
+        network, target: the `QNetwork`s; mask [B, A]: actions that exist in that game; gamma []:
         1 / agent step.
         """
         c = self.config
@@ -216,9 +214,6 @@ class WorldModel(nn.Module):
             with torch.no_grad():
                 q = target.q_values(torch.cat([target.head(begin), on]))  # [N, A]
             starts = torch.cat([begin, some(at)]).detach()
-            gamma = gamma.expand(len(latent))
-            gammas = gamma.repeat_interleave(real.depth.shape[1], 0)
-            gamma = torch.cat([some(gamma), some(gammas)])
             masks = torch.cat([some(mask), some(masks)])
             there = torch.cat([there.new_ones(len(begin)), some(there)])
             backed_up = self.backed_up(target, starts, masks, gamma)

@@ -9,13 +9,6 @@ import numpy as np
 from memory.pool import ArrayPool
 
 
-def windows(n_step: int | np.ndarray, task: np.ndarray) -> np.ndarray:
-    """Longest window int64 [B] of transitions of the games task [B]: one n for all, or that of each
-    game [T], the last for all that follow."""
-    limits = np.atleast_1d(np.asarray(n_step, np.int64))
-    return limits[np.minimum(task, len(limits) - 1)]
-
-
 class Batch(NamedTuple):
     """B transitions with the rewards of up to n steps."""
 
@@ -50,18 +43,16 @@ class SequenceBatch(NamedTuple):
         view = np.lib.stride_tricks.sliding_window_view(self.frames, 4, axis=1)
         return np.moveaxis(view, -1, 2)
 
-    def window(self, n_step: int | np.ndarray, pool: ArrayPool) -> Batch:
-        """The first transition of each sequence with the rewards of up to n <= K steps; n_step as
-        in `ReplayBuffer.sample`."""
-        count, width = len(self.steps), int(np.max(n_step))
-        steps = np.minimum(self.steps, windows(n_step, self.task))
-        counts = np.arange(width) < steps[:, None]
+    def window(self, n_step: int, pool: ArrayPool) -> Batch:
+        """The first transition of each sequence with the rewards of up to n <= K steps."""
+        count = len(self.steps)
+        steps = np.minimum(self.steps, n_step)
         return Batch(
             self.stacks(np.zeros(count, np.int64), pool),
             self.action[:, 0],
-            np.where(counts, self.rewards[:, :width], np.float32(0)),
+            self.rewards[:, :n_step],
             steps,
-            (self.terminated[:, :width] & counts).any(1),
+            self.terminated[:, :n_step].any(1),
             self.stacks(steps, pool),
             self.task,
             self.indices,

@@ -76,11 +76,10 @@ def copy_stack(frames, slots, target, width, dy, dx):
 
 
 @njit(cache=True)
-def walk_windows(ring, chosen, limits, action, rewards, steps, terminated, task):
+def walk_windows(ring, chosen, action, rewards, steps, terminated, task):
     """Everything of a `Batch` but the pixels; returns the slots int32 [B] of obs_t.
 
-    A window ends with its first termination, with its stream, or after as many rewards as `limits`
-    [T] has for its game (the last number for all that follow); none is above n.
+    A window ends with its first termination, with its stream, or after n rewards.
     """
     ends = chosen.copy()
     running = np.ones(len(chosen), np.bool_)
@@ -95,20 +94,19 @@ def walk_windows(ring, chosen, limits, action, rewards, steps, terminated, task)
             steps[b], terminated[b] = k + 1, item.terminated
             if item.next >= 0:  # else a terminated game: obs_t is its last observation
                 ends[b] = item.next
-            limit = limits[min(task[b], len(limits) - 1)]
-            running[b] = k + 1 < limit and not item.terminated and ring.slots[ends[b]].held
+            running[b] = not item.terminated and ring.slots[ends[b]].held
     return ends
 
 
 @njit(cache=True)
 def gather_windows(
-    ring, chosen, limits, width, shifts, obs_tm1, action, rewards, steps, terminated, obs_t, task
+    ring, chosen, width, shifts, obs_tm1, action, rewards, steps, terminated, obs_t, task
 ):
     """Fill the arrays of a `Batch` for the slots `chosen` [B].
 
-    limits as in `walk_windows`, rewards [B, n]; shifts int64 [B, 4]: dy, dx of obs_tm1 and obs_t.
+    rewards [B, n] gives n; shifts int64 [B, 4] are dy, dx of obs_tm1 and of obs_t.
     """
-    ends = walk_windows(ring, chosen, limits, action, rewards, steps, terminated, task)
+    ends = walk_windows(ring, chosen, action, rewards, steps, terminated, task)
     before, after = stack_slots(ring, chosen), stack_slots(ring, ends)
     for b in range(len(chosen)):
         copy_stack(ring.frames, before[b], obs_tm1[b], width, shifts[b, 0], shifts[b, 1])

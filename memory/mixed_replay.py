@@ -33,7 +33,7 @@ class MixedReplay:
         self.reservoir.cut(obs)
 
     def sample(
-        self, batch_size: int, n_step: int | np.ndarray, rng: np.random.Generator, **kwargs: Any
+        self, batch_size: int, n_step: int, rng: np.random.Generator, **kwargs: Any
     ) -> Batch:
         """Half from each; all from one as long as the other is empty."""
         old = batch_size // 2 if len(self.reservoir) else 0

@@ -150,7 +150,7 @@ class ReplayBuffer:
     def sample(
         self,
         batch_size: int,
-        n_step: int | np.ndarray,
+        n_step: int,
         rng: np.random.Generator,
         *,
         beta: float = 1.0,
@@ -160,7 +160,7 @@ class ReplayBuffer:
 
         Args:
             batch_size: B.
-            n_step: n, at most n_step_max; or int64 [T], that of each game's transitions.
+            n_step: n, at most n_step_max.
             rng: the only source of randomness.
             beta: exponent of the importance weights w = (len * P)^-beta, divided by the batch's
                 greatest. Without priorities all weights are 1.
@@ -169,15 +169,13 @@ class ReplayBuffer:
 
         The arrays belong to the caller for as long as he holds them.
         """
-        limits = np.atleast_1d(np.asarray(n_step, np.int64))
-        width = int(limits.max())
-        self._check("n_step", width, shift)
+        self._check("n_step", n_step, shift)
         chosen, weights = self._draw(batch_size, rng, beta)
         shape = (batch_size, STACK, *self.frame_shape)
         batch = Batch(
             self._pool.take(shape),
             np.empty(batch_size, np.int64),
-            np.zeros((batch_size, width), np.float32),
+            np.zeros((batch_size, n_step), np.float32),
             np.empty(batch_size, np.int64),
             np.empty(batch_size, np.bool_),
             self._pool.take(shape),
@@ -188,7 +186,6 @@ class ReplayBuffer:
         gather_windows(
             self._ring,
             chosen,
-            limits,
             self.frame_shape[1],
             _shifts(rng, shift, (batch_size, 4)),
             batch.obs_tm1.reshape(batch_size, STACK, -1),

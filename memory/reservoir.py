@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 
 from errors import UserError
-from memory.batches import Batch, SequenceBatch, windows
+from memory.batches import Batch, SequenceBatch
 from memory.blocks import BlockArray
 from memory.gather import copy_stack
 from memory.pool import ArrayPool
@@ -174,7 +174,7 @@ class ReservoirReplay:
     def sample(
         self,
         batch_size: int,
-        n_step: int | np.ndarray,
+        n_step: int,
         rng: np.random.Generator,
         *,
         beta: float = 1.0,
@@ -187,17 +187,14 @@ class ReservoirReplay:
         segment = np.searchsorted(self._ends, drawn, side="right")
         size = self._size[segment]
         at = drawn - (self._ends[segment] - size)  # position in the segment
-        task = self._task[segment].astype(np.int64)
-        limits = windows(n_step, task)
-        steps = np.minimum(limits, size - at)
-        offset = np.arange(np.max(n_step))
-        index = at[:, None] + offset  # [B, n]
-        inside = offset < steps[:, None]
+        steps = np.minimum(n_step, size - at)
+        index = at[:, None] + np.arange(n_step)  # [B, n]
+        inside = np.arange(n_step) < steps[:, None]
         index = np.minimum(index, self.length - 1)
         ended = self._data["terminated"][segment[:, None], index].astype(bool) & inside
         terminated = ended.any(1)
         steps = np.where(terminated, ended.argmax(1) + 1, steps)
-        counts = offset < steps[:, None]
+        counts = np.arange(n_step) < steps[:, None]
         rewards = np.where(counts, self._data["reward"][segment[:, None], index], np.float32(0))
         row = segment * self._rows + STACK - 1 + at
         return Batch(
@@ -207,7 +204,7 @@ class ReservoirReplay:
             steps,
             terminated,
             self._stacks(row + steps, rng, shift),
-            task,
+            self._task[segment].astype(np.int64),
             np.full(batch_size, -1, np.int64),  # transitions here have no names
             np.ones(batch_size, np.float32),
         )

@@ -28,7 +28,7 @@ class NoLearner:
     """Stands where other agents have an optimiser."""
 
     updates = 0
-    begun = anneal_from = 0
+    anneal_from = 0
 
     def __init__(self, network: nn.Module, gamma: float) -> None:
         self.target, self._gamma = network, gamma

@@ -36,7 +36,7 @@ from memory.recall import episodic_value
 class NecLearner:
     """Owns the optimiser of a `KeyNetwork`; `update` also moves keys and values in the memory."""
 
-    begun = anneal_from = 0
+    anneal_from = 0
 
     def __init__(
         self, network: KeyNetwork, config: AgentConfig, memory: MemoryConfig, target_rate: float

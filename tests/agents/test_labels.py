@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from agents.agent import Agent, Transition
 from agents.change import ChangeConfig, ChangeDetector, Usual, screen
@@ -138,35 +137,6 @@ def test_boundaries_are_numbered_whatever_the_game_is_called(recognise, again):
     labels = np.unique(agent.replay.sample(64, 1, np.random.default_rng(4)).task)
     assert set(labels) == {0, 1, again}
     assert agent.continual.old is not None
-
-
-def test_what_is_replayed_learns_by_the_schedules_of_its_own_game():
-    agent = make("boundaries")
-    agent.config.__dict__["anneal_updates"] = 50
-    agent.begin_task(0)
-    play(agent, 0, 60)
-    agent.end_task(world(0, 60))
-    agent.begin_task(1)
-    batches, update = [], agent.learner.update
-    agent.learner.update = lambda batch: batches.append(batch) or update(batch)
-    play(agent, 1, 25, 60)
-    first, c = batches[0], agent.config
-    old = first.task == 0
-    assert old.any()
-    assert torch.allclose(first.gamma[old], torch.tensor(c.gamma_end))
-    assert (first.steps[old] <= c.n_step_end).all()
-    last = batches[-1]
-    new = last.task == 1
-    assert new.any()
-    done = agent.learner.updates - 1 - agent.begun[1]
-    gamma = agent.learner.gamma(agent.learner.updates - done)
-    assert c.gamma_start < gamma < c.gamma_end
-    assert torch.allclose(last.gamma[new], torch.tensor(gamma).float())
-    assert (last.steps[new] > c.n_step_end).any()
-    twin = make("boundaries")
-    twin.load_state_dict(agent.state_dict())
-    assert twin.begun.tolist() == agent.begun.tolist() == [0, agent.begun[1], 0, 0, 0]
-    assert twin.learner.begun == agent.begun[1] > 0
 
 
 def test_without_labels_a_change_opens_a_context_and_keeps_the_old_network():

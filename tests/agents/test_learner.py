@@ -120,9 +120,6 @@ def test_n_and_gamma_anneal():
     assert (learner.n_step(), learner.gamma()) == (10, pytest.approx(0.9))
     learner.updates = 2
     assert (learner.n_step(), learner.gamma()) == (3, pytest.approx(0.99))
-    learner.begun = 2  # the present game is new
-    assert (learner.n_step(), learner.gamma()) == (10, pytest.approx(0.9))
-    assert (learner.n_step(0), learner.gamma(0)) == (3, pytest.approx(0.99))  # an old one
 
 
 def test_state_goes_round_trip_and_training_goes_on_the_same():

@@ -77,16 +77,6 @@ def test_window_inside_an_episode():
     assert s.all(1) == {1: ([1], 1, False, [0, 0, 1, 2]), 2: ([2], 1, False, [0, 1, 2, 3])}
 
 
-def test_each_game_has_windows_of_its_own_length():
-    s = OneStream(n_max=3)
-    for reward in (1, 2, 3, 4, 5):
-        s.step(reward)
-    shorter = {1: ([1, 2, 0], 2, False, [0, 1, 2, 3]), 2: ([2, 3, 0], 2, False, [1, 2, 3, 4])}
-    assert s.all(np.array([2, 3])) == shorter  # all of it is game 0
-    assert s.all(np.array([2])) == {k: (r[:2], *rest) for k, (r, *rest) in shorter.items()}
-    assert s.all(np.array([3, 1])) == s.all(3)
-
-
 def test_game_over_ends_every_window_and_nothing_bootstraps():
     s = OneStream(n_max=3)
     s.step(1)

@@ -77,28 +77,6 @@ def test_half_of_a_batch_is_new_and_old_games_stay():
     assert 0.3 < (batch.task[200:] == 0).mean() < 0.7
 
 
-def test_each_game_has_windows_of_its_own_length():
-    buffer = ReservoirReplay(400, 2, 5, frame_shape=SHAPE, length=8)
-    fill([buffer], 23 * 2, task=0)
-    buffer.cut(np.zeros((2, 4, *SHAPE), np.uint8))
-    fill([buffer], 23 * 2, start=23 * 2, task=1)
-    batch = buffer.sample(256, np.array([2, 5]), np.random.default_rng(0))
-    old = batch.task == 0
-    assert (batch.steps[old].max(), batch.steps[~old].max()) == (2, 5)
-    assert batch.rewards.shape == (256, 5)
-    assert not batch.rewards[old, 2:].any()
-    t = batch.action_tm1
-    assert (batch.rewards[old, 0] == t[old]).all()
-    on = old & ~batch.terminated
-    assert (batch.obs_t[on, -1, 0, 0] == (t + batch.steps)[on] % 251 + 1).all()
-    shorter = buffer.sample_sequences(256, 5, np.random.default_rng(0)).window(
-        np.array([2, 5]), buffer._pool
-    )
-    assert (shorter.steps[shorter.task == 0] <= 2).all()
-    assert (shorter.steps[shorter.task == 1] == 5).any()
-    assert not shorter.rewards[shorter.task == 0, 2:].any()
-
-
 @pytest.mark.parametrize("steps", [37, 150])
 def test_state_goes_round_and_the_future_is_the_same(steps):
     one = ReservoirReplay(200, 2, 3, seed=5, frame_shape=SHAPE, length=4)
