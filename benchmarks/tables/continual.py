@@ -127,7 +127,11 @@ def continual_memory() -> str:
             f"{x['after']['kept']:.0%}",
             f"{x['left']['error']:.2f} / {x['after']['error']:.2f}",
         ]
-        for label, found in (("all games answer", earlier), ("its own answer", result))
+        for label, found in (
+            ("all games answer", earlier),
+            ("its own answer", result),
+            ("keys kept up", load("continual_schedules")),
+        )
         for run in found["methods"]["engram"]["runs"]
         for x in run["memory"]
     ]
@@ -137,8 +141,9 @@ def continual_memory() -> str:
         f"\nVisits of {result['steps_per_visit']:,} agent steps. Moments: 64 of the last of the "
         "visit, put aside with their returns and asked again; error: root mean square, in units of "
         "the spread of those returns. The first rows are of the memory in which the entries of all "
-        "games answered for each.\n\n`benchmarks/results/continual_earlier.json` and "
-        "`benchmarks/results/continual.json`, as in README.\n"
+        "games answered for each, the last of a run that is told about below.\n\n"
+        "`benchmarks/results/continual_earlier.json`, `continual.json` (as in README) and "
+        "`continual_schedules.json`.\n"
     )
     return markdown(head, rows) + note
 
