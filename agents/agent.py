@@ -286,14 +286,17 @@ class Agent:
         c, learner = self.config, self.learner
         beta = schedules.linear(c.priority_beta, 1.0, self.total_steps, self.steps)
         n, unroll = learner.n_step(), None
-        if self.model is None:
+        if self.model is None or learner.updates % self.model.config.every:
             batch = self.replay.sample(c.batch_size, n, self.sample_rng, beta=beta, shift=c.shift)
         else:
             batch, unroll = self.imagination.sample(n, self.sample_rng)
         if c.noisy:
             self.network.resample_noise(self.noise)
             learner.target.resample_noise(self.noise)
-        self.last = learner.update(self._to_device(batch, learner.gamma(), unroll))
+        last = learner.update(self._to_device(batch, learner.gamma(), unroll))
+        if self.model is not None and self.last is not None:  # its losses are not of every update
+            last = last._replace(scalars=self.last.scalars | last.scalars)
+        self.last = last
         if self.device.type == "cpu":
             learner.check_finite(self.last)
         if c.prioritised:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from agents import losses, schedules
@@ -46,7 +46,8 @@ class Learner:
     """Owns optimiser and target network of a `QNetwork`.
 
     `update(inputs)` makes one AdamW step on the n-step (distributional) double-Q loss plus the
-    spike-rate penalty, and moves the target network.
+    spike-rate penalty, and moves the target network. Inputs with an `unroll` also teach the world
+    model, and the network through it.
     """
 
     def __init__(
@@ -69,23 +70,28 @@ class Learner:
         target.load_state_dict(network.state_dict())
         target.requires_grad_(False)
         self.params = [p for p in network.parameters() if p.requires_grad]
-        if model is not None:
-            self.params += list(model.parameters())
-        device = self.params[0].device
-        self.optimiser = torch.optim.AdamW(
+        self.model_params = list(model.parameters()) if model is not None else []
+        self.optimiser = self._make_optimiser(self.params)
+        self.model_optimiser = self._make_optimiser(self.model_params) if model else None
+        self._pairs = (list(target.parameters()), list(network.parameters()))
+        self._graphs = None  # of updates without and with the world model
+        if cuda_graph:
+            self._graphs = {with_model: _GraphedStep(self._step) for with_model in (False, True)}
+
+    def _make_optimiser(self, params: list[nn.Parameter]) -> torch.optim.AdamW:
+        c = self.config
+        return torch.optim.AdamW(
             [
                 # Gains, biases, leaks and thresholds are not weights to be shrunk.
-                {"params": [p for p in self.params if p.ndim > 1]},
-                {"params": [p for p in self.params if p.ndim <= 1], "weight_decay": 0.0},
+                {"params": [p for p in params if p.ndim > 1]},
+                {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
             ],
-            lr=config.learning_rate,
-            eps=config.adam_eps,
-            weight_decay=config.weight_decay,
+            lr=c.learning_rate,
+            eps=c.adam_eps,
+            weight_decay=c.weight_decay,
             fused=True,
-            capturable=device.type == "cuda",
+            capturable=params[0].device.type == "cuda",
         )
-        self._pairs = (list(target.parameters()), list(network.parameters()))
-        self._graph = _GraphedStep(self._step) if cuda_graph else None
 
     def n_step(self) -> int:
         """Length of the n-step return at the present update."""
@@ -111,7 +117,7 @@ class Learner:
         return self.updates - self.anneal_from
 
     def update(self, inputs: LearnerInputs) -> LearnerOutputs:
-        step = self._graph or self._step
+        step = self._step if self._graphs is None else self._graphs[inputs.unroll is not None]
         outputs = step(inputs)
         self.updates += 1
         if self.updates % self.config.target_period == 0:
@@ -121,16 +127,19 @@ class Learner:
 
     def _step(self, inputs: LearnerInputs) -> LearnerOutputs:
         loss, outputs = self.loss(inputs)
-        self.optimiser.zero_grad(set_to_none=self._graph is None)
+        optimisers, params = [self.optimiser], self.params
+        if inputs.unroll is not None:
+            optimisers, params = [self.optimiser, self.model_optimiser], params + self.model_params
+        for optimiser in optimisers:
+            optimiser.zero_grad(set_to_none=self._graphs is None)
         loss.backward()
         if self.consolidation is not None:
             self.consolidation.after_backward(outputs.scalars["td"])
         if self.config.max_grad_norm > 0:
-            norm = torch.nn.utils.clip_grad_norm_(
-                self.params, self.config.max_grad_norm, foreach=True
-            )
+            norm = torch.nn.utils.clip_grad_norm_(params, self.config.max_grad_norm, foreach=True)
             outputs.scalars["grad_norm"] = norm
-        self.optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
         return outputs
 
     def loss(self, inputs: LearnerInputs) -> tuple[Tensor, LearnerOutputs]:
@@ -175,7 +184,7 @@ class Learner:
             if cloned is not None:
                 total = total + cloned
                 scalars["clone"] = cloned.detach()
-        if self.model is not None and inputs.unroll is not None:
+        if inputs.unroll is not None:
             parts = self.model.loss(
                 self.network,
                 self.target,
@@ -208,6 +217,7 @@ class Learner:
             "updates": self.updates,
             "anneal_from": self.anneal_from,
             "model": self.model.state_dict() if self.model is not None else None,
+            "model_optimiser": self.model_optimiser.state_dict() if self.model_optimiser else None,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -217,6 +227,7 @@ class Learner:
         self.updates, self.anneal_from = state["updates"], state["anneal_from"]
         if self.model is not None:
             self.model.load_state_dict(state["model"])
+            self.model_optimiser.load_state_dict(state["model_optimiser"])
 
 
 class _GraphedStep:

@@ -40,6 +40,7 @@ class WorldModelConfig:
     """Group `world_model`."""
 
     enabled: bool = False
+    every: int = 4  # updates from one that the model learns in to the next
     unroll: int = 5  # agent steps imagined in training (SPR: 5)
     # How many of them, drawn anew for each row, are compared with the real frames: SPR takes all
     # five, and their encoding would cost more than everything else of the model together.
@@ -61,7 +62,7 @@ class WorldModelConfig:
     gradient_scale: float = 0.5  # of what flows back through each step (MuZero: 0.5)
 
     def __post_init__(self) -> None:
-        for key in ("unroll", "targets", "hidden", "advantage_rows"):
+        for key in ("every", "unroll", "targets", "hidden", "advantage_rows"):
             require(getattr(self, key) >= 1, f"world_model.{key} must be at least 1")
         for key in ("self_prediction", "reward", "termination", "value", "advantage"):
             require(getattr(self, key) >= 0, f"world_model.{key} must not be negative")

@@ -4,11 +4,12 @@
     python benchmarks/atari100k.py collect            # benchmarks/results/atari100k.json
     python benchmarks/atari100k.py train --variants self_prediction
 
-`reactive` is agent=reactive as it comes; `self_prediction` also learns a world model beside the
-values (SPR's loss among its own) and acts without it: what the losses alone do; `advantage` is that
-with the model's loss about the actions that were not taken; `fine` has the encoder size of that
-name; `long_return` keeps its n-step returns at the length of SPR's. The other variants have a
-target network of constant speed (agent.target_tau_end=0): `constant_target` nothing but that; in
+`reactive` is agent=reactive as it comes; `world_model` also learns a world model beside the values
+(SPR's loss among its own) and acts without it: what the losses alone do; `advantage` learns it in
+every update, `self_prediction` that without the loss about the actions that were not taken; `fine`
+has the encoder size of that name; `long_return` keeps its n-step returns at the length of SPR's.
+The other variants have a target network of constant speed (agent.target_tau_end=0):
+`constant_target` nothing but that; in
 `explored_alike` all emulators have one epsilon; `constant_self_prediction` has the world model's
 losses; `normalised` has layer normalisation in the head.
 Folders: <game>-<encoder>-<variant>-s<seed>, without the variant for `reactive`.
@@ -39,15 +40,17 @@ GAMES = ("road_runner", "krull", "boxing")
 PUBLISHED = ("DER", "DrQ_eps", "SPR")
 CONSTANT = "agent.target_tau_end=0"
 MODEL = ("world_model=latent",)
+ALWAYS = (*MODEL, "world_model.every=1")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "reactive": (),
-    "self_prediction": (*MODEL, "world_model.advantage=0"),
-    "advantage": MODEL,
+    "world_model": MODEL,
+    "self_prediction": (*ALWAYS, "world_model.advantage=0"),
+    "advantage": ALWAYS,
     "fine": ("encoder.size=fine",),
     "long_return": ("agent.n_step_end=10",),
     "constant_target": (CONSTANT,),
     "explored_alike": (CONSTANT, "agent.epsilon_spread=1"),
-    "constant_self_prediction": (CONSTANT, *MODEL, "world_model.advantage=0"),
+    "constant_self_prediction": (CONSTANT, *ALWAYS, "world_model.advantage=0"),
     "normalised": (CONSTANT, "agent.normalise=true"),
 }
 RESULT = ROOT / "benchmarks" / "results" / "atari100k.json"
@@ -151,9 +154,9 @@ def collect(args: argparse.Namespace) -> None:
     result = {
         "command": "python benchmarks/atari100k.py train && python benchmarks/atari100k.py collect",
         "what": "return at 100k agent steps (400k frames), single game; reactive: as it comes; "
-        "self_prediction: with the world model's losses but that about actions not taken; "
-        "advantage: with all of them; fine: with the encoder size of that name; long_return: with "
-        "n-step returns of 10 to the end; "
+        "world_model: with the world model's losses, in every fourth update; advantage: in every "
+        "update; self_prediction: that without the loss about actions not taken; fine: with the "
+        "encoder size of that name; long_return: with n-step returns of 10 to the end; "
         "constant_target: with a target network of constant speed; explored_alike: that with one "
         "epsilon for all emulators; constant_self_prediction: that with the world model's losses; "
         "normalised: that with layer normalisation in the head",

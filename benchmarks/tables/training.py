@@ -25,8 +25,9 @@ def atari100k(all_variants: bool = False) -> str:
     result = load("atari100k")
     labels = {
         "": "`reactive`",
-        "self_prediction": "with self-prediction",
-        "advantage": "with self-prediction, whole model",
+        "world_model": "with the world model",
+        "advantage": "with the world model, in every update",
+        "self_prediction": "with self-prediction, in every update",
     }
     if all_variants:
         labels |= {
@@ -34,7 +35,7 @@ def atari100k(all_variants: bool = False) -> str:
             "long_return": "with n = 10 to the end",
             "constant_target": "constant target",
             "explored_alike": "constant target, one epsilon for all",
-            "constant_self_prediction": "constant target, self-prediction",
+            "constant_self_prediction": "constant target, self-prediction, in every update",
             "normalised": "constant target, normalisation",
         }
     rows = []

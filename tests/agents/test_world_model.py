@@ -5,6 +5,9 @@ import pytest
 import torch
 
 from agents import losses
+from agents.agent import Agent, Transition
+from agents.config import AgentConfig
+from agents.encoders import EncoderConfig
 from agents.world_model import Unroll, WorldModel, WorldModelConfig, make_unroll
 from errors import UserError
 from memory import ArrayPool, ReplayBuffer
@@ -263,7 +266,57 @@ def test_unroll_draws_its_depths():
     assert seen == {1, 2, 3, 4, 5}
 
 
+def test_it_learns_in_every_third_update_and_a_restored_agent_goes_on_the_same():
+    config = AgentConfig(
+        num_envs=4, hidden=8, batch_size=8, learn_start=8, replay_capacity=400, n_step_max=5
+    )
+    agent, other = (
+        Agent(
+            config,
+            EncoderConfig(kind="conv"),
+            np.ones((1, 5), bool),
+            total_steps=200,
+            seed=3,
+            world_model=WorldModelConfig(True, every=3, hidden=16),
+        )
+        for _ in range(2)
+    )
+    rng = np.random.default_rng(0)
+    no = np.zeros(4, bool)
+
+    def play(agent, screens):
+        for first, obs in enumerate(screens):
+            action = agent.act(obs)
+            agent.observe(
+                Transition(obs, action, np.ones(4, np.float32), no, no, no | (first == 0), None)
+            )
+
+    def weights(module):
+        return torch.cat([p.detach().flatten() for p in module.parameters()]).clone()
+
+    agent.begin_task(0)
+    play(agent, rng.integers(0, 256, (12, 4, 4, 84, 84), np.uint8))
+    learned = []
+    for update in range(7):
+        if update == 4:  # between two updates that teach the model
+            other.load_state_dict(agent.state_dict())
+            other.replay = agent.replay
+        model, network = weights(agent.model), weights(agent.network)
+        agent._update()
+        learned.append(bool((weights(agent.model) != model).any()))
+        assert (weights(agent.network) != network).any()
+        assert {"self_prediction", "advantage"} <= agent.last.scalars.keys()
+    assert learned == [True, False, False, True, False, False, True]
+    for _ in range(3):
+        other._update()
+        assert "self_prediction" in other.last.scalars
+    assert (weights(other.network) == weights(agent.network)).all()
+    assert (weights(other.model) == weights(agent.model)).all()
+
+
 def test_bad_values_name_the_key():
+    with pytest.raises(UserError, match=r"world_model\.every"):
+        WorldModelConfig(True, every=0)
     with pytest.raises(UserError, match=r"world_model\.targets=7"):
         WorldModelConfig(True, targets=7)
 
