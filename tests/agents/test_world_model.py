@@ -267,9 +267,7 @@ def test_unroll_draws_its_depths():
 
 
 def test_it_learns_in_every_third_update_and_a_restored_agent_goes_on_the_same():
-    config = AgentConfig(
-        num_envs=4, hidden=8, batch_size=8, learn_start=8, replay_capacity=400, n_step_max=5
-    )
+    config = AgentConfig(num_envs=4, hidden=8, batch_size=8, learn_start=8, replay_capacity=400)
     agent, other = (
         Agent(
             config,
