@@ -1,5 +1,7 @@
 """The world model: learns a small world exactly, ignores what was never seen, moves the encoder."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -282,22 +284,21 @@ def test_it_learns_in_every_third_update_and_a_restored_agent_goes_on_the_same()
     rng = np.random.default_rng(0)
     no = np.zeros(4, bool)
 
-    def play(agent, screens):
-        for first, obs in enumerate(screens):
-            action = agent.act(obs)
-            agent.observe(
-                Transition(obs, action, np.ones(4, np.float32), no, no, no | (first == 0), None)
-            )
+    def play(agent, frames):  # [T + 4, 4, 84, 84]
+        for t in range(len(frames) - 3):
+            obs = frames[t : t + 4].swapaxes(0, 1).copy()
+            reward, first = np.ones(4, np.float32), no | (t == 0)
+            agent.observe(Transition(obs, agent.act(obs), reward, no, no, first, None))
 
     def weights(module):
         return torch.cat([p.detach().flatten() for p in module.parameters()]).clone()
 
     agent.begin_task(0)
-    play(agent, rng.integers(0, 256, (12, 4, 4, 84, 84), np.uint8))
+    play(agent, rng.integers(0, 256, (15, 4, 84, 84), np.uint8))
     learned = []
     for update in range(7):
         if update == 4:  # between two updates that teach the model
-            other.load_state_dict(agent.state_dict())
+            other.load_state_dict(copy.deepcopy(agent.state_dict()))
             other.replay = agent.replay
         model, network = weights(agent.model), weights(agent.network)
         agent._update()
