@@ -119,6 +119,7 @@ class ChangeDetector:
         self.config = config
         self.usual: dict[str, Usual] = {}  # by kind of signal
         self.sum = 0.0  # S
+        self.unusual = 0  # vector steps since S left zero
         self.distance = 0.0  # d of the last step
         self.highest = 0.0  # largest S since it was last asked for
 
@@ -128,7 +129,7 @@ class ChangeDetector:
         self.usual = {"screen": screens}
         if self.config.signal != "screen":
             self.usual["spikes"] = Usual("spikes", self.config.memory)
-        self.sum = 0.0
+        self.sum, self.unusual = 0.0, 0
 
     def see(self, signals: dict[str, np.ndarray]) -> bool:
         """Signals [N, D] of a vector step by kind, of every kind in `usual`."""
@@ -139,6 +140,7 @@ class ChangeDetector:
             self.distance = float(np.exp(x))
             self.sum = max(0.0, self.sum + min(x, CLIP) - c.slack)
             self.highest = max(self.highest, self.sum)
+        self.unusual = self.unusual + 1 if self.sum > 0 else 0
         if self.sum == 0:
             for kind, usual in self.usual.items():
                 usual.learn(signals[kind])
@@ -160,6 +162,7 @@ class ChangeDetector:
         return {
             "spikes": None if spikes is None else spikes.state_dict(),
             "sum": self.sum,
+            "unusual": self.unusual,
             "distance": self.distance,
             "highest": self.highest,
         }
@@ -169,4 +172,5 @@ class ChangeDetector:
         if state["spikes"] is not None:
             self.usual["spikes"].load_state_dict(state["spikes"])
         self.sum, self.distance = state["sum"], state["distance"]
+        self.unusual = state.get("unusual", 0)  # runs of earlier versions have none
         self.highest = state["highest"]

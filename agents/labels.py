@@ -76,9 +76,11 @@ class Contexts:
                 detector.begin(self.screens[context])
                 return
             event = {"left": self.agent.game, "score": detector.sum}
+            before = detector.unusual - 1  # vector steps of the new context; this one is to come
             self.alarms += 1
             self.agent.leave()
             self._enter(context)
+            self.agent.replay.relabel(before, context)
             self._events.append(event | {"context": context})
 
     @torch.no_grad()

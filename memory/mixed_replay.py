@@ -32,6 +32,10 @@ class MixedReplay:
         self.fifo.cut(obs)
         self.reservoir.cut(obs)
 
+    def relabel(self, steps: int, task: int) -> None:
+        self.fifo.relabel(steps, task)
+        self.reservoir.relabel(steps, task)
+
     def sample(
         self, batch_size: int, n_step: int, rng: np.random.Generator, **kwargs: Any
     ) -> Batch:

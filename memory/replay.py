@@ -140,6 +140,16 @@ class ReplayBuffer:
         cut_streams(self._ring, obs.reshape(self.num_envs, STACK, -1))
         self._touch(begin)
 
+    def relabel(self, steps: int, task: int) -> None:
+        """The last `steps` transitions of each running stream were of this task after all."""
+        slots = self._ring.slots
+        for slot in self._ring.last:
+            for _ in range(steps):
+                if slot < 0 or not slots[slot]["held"]:
+                    break
+                slots[slot]["task"] = task
+                slot = slots[slot]["prev"]
+
     def _touch(self, begin: int) -> None:
         size, end = len(self._ring.ready), int(self._ring.counts[PUSHED])
         start, stop = begin % size, begin % size + end - begin

@@ -144,6 +144,10 @@ class ReservoirReplay:
             else:
                 self._break(e)
 
+    def relabel(self, steps: int, task: int) -> None:
+        """As `ReplayBuffer.relabel`, for segments that are no older; the others stay whole."""
+        self._open_task[self._open_size <= steps] = task
+
     def _break(self, e: int) -> None:
         """Nobody saw what the last action led to: unless that was an end, it is dropped."""
         size = self._open_size[e]

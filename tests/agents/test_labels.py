@@ -152,6 +152,13 @@ def test_without_labels_a_change_opens_a_context_and_keeps_the_old_network():
     assert context == agent.game == 1
     assert agent.continual.old is not None
     assert agent.game_steps[1] == 4 * (100 - step)
+    agent.end_task(world(1, 100))
+    rng = np.random.default_rng(5)
+    for replay in (agent.replay.fifo, agent.replay.reservoir):
+        batch = replay.sample(256, 1, rng)
+        shows = batch.obs_tm1[:, -1].mean((1, 2)) > 100  # the second game is the brighter one
+        assert set(shows) == {False, True}
+        assert (batch.task == shows).all()  # those before the alarm among them
 
 
 def test_memory_divides_its_shares_among_the_contexts_in_use():
