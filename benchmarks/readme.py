@@ -44,6 +44,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "planning_100k": planning.planning_100k,
     "planning_taught": planning.planning_taught,
     "planning_advantage": lambda: planning.planning_100k("planning_advantage"),
+    "planning_fourth": lambda: planning.planning_100k("planning_fourth"),
     "planning_summary": planning.planning_summary,
     "planning_times": planning.planning_times,
     "world_model_cost": planning.world_model_cost,

@@ -2,10 +2,10 @@
 
     python benchmarks/world_model_cost.py [--rounds 30]
 
-For each encoder two agents, without and with `world_model=latent`, take turns on a game of their
-own, a block of vector steps each (4 environments: act, emulators, learn, observe), after their
-replay has been filled by random play. Processor time of all threads, median over the blocks; the
-ratio is that of the medians.
+For each encoder three agents, without and with `world_model=latent`, as it comes and learning in
+every update, take turns on a game of their own, a block of vector steps each (4 environments: act,
+emulators, learn, observe), after their replay has been filled by random play. Processor time of all
+threads, median over the blocks; the ratios are those of the medians.
 """
 
 from __future__ import annotations
@@ -31,19 +31,24 @@ from training.config import load_config
 from training.threads import configure_threads
 
 ROOT = Path(__file__).resolve().parent.parent
+VARIANTS = {
+    "none": (),
+    "latent": ("world_model=latent",),
+    "always": ("world_model=latent", "world_model.every=1"),
+}
 GAME, BLOCK, WARM = "krull", 25, 500  # vector steps
 
 
 class Player:
     """One agent with emulators of its own."""
 
-    def __init__(self, encoder: str, world_model: str) -> None:
+    def __init__(self, encoder: str, world_model: tuple[str, ...]) -> None:
         config = load_config(
             [
                 "experiment=atari100k",
                 f"sequence.games=[{GAME}]",
                 f"encoder={encoder}",
-                f"world_model={world_model}",
+                *world_model,
                 "agent.updates_per_step=0.25",
                 "device=cpu",
             ]
@@ -83,7 +88,7 @@ def main() -> None:
         "encoders": {},
     }
     for encoder in ("spiking", "conv"):
-        players = {name: Player(encoder, name) for name in ("none", "latent")}
+        players = {name: Player(encoder, overrides) for name, overrides in VARIANTS.items()}
         times: dict[str, list[float]] = {name: [] for name in players}
         for player in players.values():
             player.play(WARM)
@@ -92,6 +97,7 @@ def main() -> None:
                 times[name].append(player.play(BLOCK) / BLOCK * 1e3)
         row = {name: round(float(np.median(t)), 3) for name, t in times.items()}
         row["ratio"] = round(row["latent"] / row["none"], 3)
+        row["ratio_always"] = round(row["always"] / row["none"], 3)
         result["encoders"][encoder] = row
         print(encoder, row, flush=True)
     path = ROOT / "benchmarks" / "results" / "world_model_cost.json"

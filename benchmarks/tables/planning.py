@@ -124,7 +124,8 @@ def planning_summary() -> str:
     models = {
         "planning_100k": "knows the actions taken",
         "planning_taught": "the same, taught about the others",
-        "planning_advantage": "of fresh agents, taught from the start",
+        "planning_advantage": "of fresh agents, taught in every update",
+        "planning_fourth": "of fresh agents, taught in every fourth",
     }
     rows = []
     for source_name, model in models.items():
@@ -166,8 +167,20 @@ def planning_times() -> str:
 def world_model_cost() -> str:
     result = load("world_model_cost")
     rows = [
-        [name, f"{row['none']:.1f}", f"{row['latent']:.1f}", f"{row['ratio']:.2f}x"]
+        [
+            name,
+            f"{row['none']:.1f}",
+            *(
+                f"{row[n]:.1f} ({row[r]:.2f}x)"
+                for n, r in (("latent", "ratio"), ("always", "ratio_always"))
+            ),
+        ]
         for name, row in result["encoders"].items()
     ]
-    head = ["encoder", "ms a step of 4 agent steps and one update", "with world model", "ratio"]
+    head = [
+        "encoder",
+        "ms a step of 4 agent steps and one update",
+        "with world model",
+        "learning in every update",
+    ]
     return markdown(head, rows) + source("world_model_cost", result)
