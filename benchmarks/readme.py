@@ -32,6 +32,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "laptop_memory": training.laptop_memory,
     "continual": continual.continual,
     "continual_earlier": lambda: continual.continual("continual_earlier"),
+    "continual_alarm": continual.continual_alarm,
     "continual_schedules": lambda: continual.continual("continual_schedules"),
     "continual_long": lambda: continual.continual("continual_long"),
     "continual_memory": continual.continual_memory,

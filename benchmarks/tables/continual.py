@@ -117,6 +117,29 @@ def continual(name: str = "continual") -> str:
     return markdown(head, rows) + note + figure + source(name, result)
 
 
+def continual_alarm() -> str:
+    """Scores without labels before and since what is seen ahead of an alarm is put right."""
+    before, since = load("continual_alarm"), load("continual")
+    rows = [
+        [
+            label,
+            str(run["seed"]),
+            *(f"{run['scores_at_the_end'][game]:.2f}" for game in since["games"]),
+            f"{run['average']:.2f}",
+            f"{run['forgetting']:+.2f}",
+        ]
+        for label, result, method in (
+            ("told nothing, before", before, "engram_none"),
+            ("told nothing, since", since, "engram_none"),
+            ("told the games", since, "engram"),
+        )
+        for run in result["methods"][method]["runs"]
+    ]
+    head = ["`engram`", "seed", *since["games"], "average at the end", "forgetting"]
+    note = "\nScores as a share of the game trained alone, as in README.\n"
+    return markdown(head, rows) + note + source("continual_alarm", before)
+
+
 def continual_memory() -> str:
     result, earlier = load("continual"), load("continual_earlier")
     rows = [
