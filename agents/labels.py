@@ -7,9 +7,10 @@
 Without names it numbers its own *contexts*, 0, 1, 2, ... Whatever else would go by the game (the
 replay's task column, cloning, shares of memory, exploration) goes by the context. A context whose
 screen looks like what comes after a change is entered again; otherwise a new one is opened. What
-replay has stored since the screens became unusual is put to that context, too: what is of another
-context is cloned, and the old network would teach a new game's first moments. An action mask would betray the game, so all 18 actions are allowed in every game. An evaluation tells
-as little: it is judged by the context that its screens are nearest to.
+replay has stored since the screens became unusual is put to that context, too: the rows of other
+contexts are cloned, and the old network would teach a new game's first moments. An action mask
+would betray the game, so all 18 actions are allowed in every game. An evaluation tells as little:
+it is judged by the context that its screens are nearest to.
 
 That episodes stop at a change is known to any agent: they end there as by a truncation.
 """
