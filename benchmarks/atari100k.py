@@ -9,9 +9,9 @@
 every update, `self_prediction` that without the loss about the actions that were not taken; `fine`
 has the encoder size of that name; `long_return` keeps its n-step returns at the length of SPR's.
 The other variants have a target network of constant speed (agent.target_tau_end=0):
-`constant_target` nothing but that; in
-`explored_alike` all emulators have one epsilon; `constant_self_prediction` has the world model's
-losses; `normalised` has layer normalisation in the head.
+`constant_target` nothing but that; in `explored_alike` all emulators have one epsilon;
+`constant_self_prediction` has the losses of `self_prediction`; `normalised` has layer normalisation
+in the head.
 Folders: <game>-<encoder>-<variant>-s<seed>, without the variant for `reactive`.
 
 Both commands may be given on different machines, and training goes on where it was stopped: what

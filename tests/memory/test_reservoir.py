@@ -77,6 +77,27 @@ def test_half_of_a_batch_is_new_and_old_games_stay():
     assert 0.3 < (batch.task[200:] == 0).mean() < 0.7
 
 
+def test_the_last_steps_turn_out_to_be_of_another_task():
+    mixed = MixedReplay(
+        ReplayBuffer(60, 2, 3, frame_shape=SHAPE),
+        ReservoirReplay(400, 2, 3, frame_shape=SHAPE, length=8),
+    )
+    fill([mixed], 5, task=0)
+    mixed.relabel(3, 1)  # the segments that are open are older: they stay whole
+    mixed.cut(np.full((2, 4, *SHAPE), 6, np.uint8))
+    rng = np.random.default_rng(0)
+    batch = mixed.fifo.sample(100, 1, rng)
+    assert (batch.task == (batch.action_tm1 >= 2)).all()
+    assert set(mixed.reservoir.sample(100, 1, rng).task) == {0}
+    fill([mixed], 3, start=5, task=0)
+    mixed.relabel(3, 1)
+    mixed.cut(np.full((2, 4, *SHAPE), 9, np.uint8))
+    for replay in (mixed.fifo, mixed.reservoir):
+        batch = replay.sample(200, 1, rng)
+        assert (batch.task[batch.action_tm1 >= 5] == 1).all()
+        assert (batch.action_tm1 >= 5).any()
+
+
 @pytest.mark.parametrize("steps", [37, 150])
 def test_state_goes_round_and_the_future_is_the_same(steps):
     one = ReservoirReplay(200, 2, 3, seed=5, frame_shape=SHAPE, length=4)
