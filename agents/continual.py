@@ -29,6 +29,7 @@ from memory.reservoir import ReservoirReplay
 
 if TYPE_CHECKING:
     from agents.agent import Agent
+    from agents.learner import LearnerInputs
 
 TRIES = 64  # batches that are looked through for transitions of the finished game
 
@@ -111,13 +112,17 @@ class Continual:
         self.rng = np.random.default_rng(seed)
         self.torch_rng = torch.Generator().manual_seed(seed)
         self.consolidation: Consolidation | None = None
-        self.old = None  # the network as the last game left it; None: nothing to clone yet
+        # The network as the last game left it, where old games are cloned. A CUDA graph knows it by
+        # its place, so that it is overwritten and never replaced.
+        self.old: QNetwork | None = None
+        self.left = False  # a game has been left behind: there is something to clone
         if config.consolidation:
             self.consolidation = Consolidation(
                 config.consolidation, config.stiffness, agent.network
             )
             agent.learner.consolidation = self.consolidation
         if config.replay.clones:
+            self.old = copy.deepcopy(agent.learner.target).requires_grad_(False)
             agent.learner.clone = self.clone_loss
 
     # -- at the end of a game -------------------------------------------------------------------
@@ -133,7 +138,8 @@ class Continual:
                     Evidence(lambda: self._fisher(obs), lambda: self._sensitivity(obs))
                 )
         if self.config.replay.clones:
-            self.old = copy.deepcopy(agent.learner.target).requires_grad_(False)
+            self.old.load_state_dict(agent.learner.target.state_dict())
+            self.left = True
 
     def _observations(self) -> Tensor:
         """uint8 [M, 4, 84, 84] of the present game, drawn from replay."""
@@ -180,19 +186,29 @@ class Continual:
         return self._mean_gradients(lambda out: (out.q[0] ** 2 * mask).sum(), obs, power=1)
 
     # -- in every update ------------------------------------------------------------------------
-    def clone_loss(self, out: QOutput, obs_tm1: Tensor, task: Tensor) -> Tensor | None:
-        """Cloning on the rows of other games than the present one; None before there are any."""
+    def foreign(self, task: np.ndarray) -> np.ndarray | None:
+        """Rows [B] of other games than the present one, to be cloned; None if none ever are."""
         if self.old is None:
             return None
-        rows = (task != self.agent.game).nonzero()[:, 0]
-        if not len(rows):
-            return None
-        c = self.config.replay
+        return (task != self.agent.game) & self.left
+
+    def clone_loss(self, out: QOutput, inputs: LearnerInputs) -> Tensor | None:
+        """Cloning on the rows of other games than the present one; None if there are none. Inside a
+        CUDA graph, whose shapes are fixed, all rows are asked and the others count nothing."""
+        c, count = self.config.replay, len(inputs.old)
+        if self.agent.learner.captured:
+            rows, weight = slice(None), inputs.old.to(out.q.dtype)
+        else:
+            rows = inputs.old.nonzero()[:, 0]
+            if not len(rows):
+                return None
+            weight = torch.ones(len(rows), device=out.q.device)
         with torch.no_grad():
-            old = self.old(obs_tm1[rows]).q
-        policy, value = cloning(out.q[rows], old, self.agent.masks[task[rows]], c.clone_temperature)
-        share = len(rows) / len(task)  # a mean over the batch, as the TD loss is
-        return share * (c.clone_policy * policy + c.clone_value * value)
+            old = self.old(inputs.obs_tm1[rows]).q
+        masks = self.agent.masks[inputs.task[rows]]
+        policy, value = cloning(out.q[rows], old, masks, c.clone_temperature)
+        # A mean over the whole batch, as the TD loss is.
+        return (weight * (c.clone_policy * policy + c.clone_value * value)).sum() / count
 
     def diagnostics(self) -> dict[str, float]:
         out = {f"bytes/{part}": float(n) for part, n in footprint(self.agent).items()}
@@ -207,7 +223,7 @@ class Continual:
             "rng": self.rng.bit_generator.state,
             "torch_rng": self.torch_rng.get_state(),
             "consolidation": keeps.state_dict() if keeps is not None else None,
-            "old": self.old.state_dict() if self.old is not None else None,
+            "old": self.old.state_dict() if self.left else None,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -216,5 +232,5 @@ class Continual:
         if self.consolidation is not None:
             self.consolidation.load_state_dict(state["consolidation"])
         if state["old"] is not None:
-            self.old = copy.deepcopy(self.agent.learner.target).requires_grad_(False)
             self.old.load_state_dict(state["old"])
+            self.left = True

@@ -96,14 +96,14 @@ def cloning(
 ) -> tuple[Tensor, Tensor]:
     """CLEAR's two cloning losses for a Q-learner (Rolnick 2019, eq. 2 and 3).
 
-    Returns KL(softmax(old_q / temperature) || softmax(q / temperature)) and the squared difference
-    of the values, over the actions that exist; means over the batch, scalars.
+    Returns KL(softmax(old_q / temperature) || softmax(q / temperature)) [B] and the mean squared
+    difference of the values over the actions that exist [B].
     """
     _same_batch(q, old_q, mask)
     log_new = torch.log_softmax((q / temperature).masked_fill(~mask, -1e9), 1)
     log_old = torch.log_softmax((old_q / temperature).masked_fill(~mask, -1e9), 1)
-    policy = (log_old.exp() * (log_old - log_new)).sum(1).mean()
-    value = (((q - old_q) ** 2 * mask).sum(1) / mask.sum(1)).mean()
+    policy = (log_old.exp() * (log_old - log_new)).sum(1)
+    value = ((q - old_q) ** 2 * mask).sum(1) / mask.sum(1)
     return policy, value
 
 

@@ -81,9 +81,7 @@ def _agent_of(
         device=device,
         cuda_graph=config.device.cuda_graph
         and device.type == "cuda"
-        # How many rows are cloned or reanalysed differs from batch to batch.
-        and not config.replay.clones
-        and not config.planner.reanalyse,
+        and not config.planner.reanalyse,  # how many rows differs from batch to batch
         backend=config.backend,
         continual=ContinualConfig(tuple(config.consolidation), config.stiffness, config.replay),
         world_model=config.world_model,

@@ -136,7 +136,7 @@ def test_boundaries_are_numbered_whatever_the_game_is_called(recognise, again):
         agent.end_task(world(game, 12 * visit + 12))
     labels = np.unique(agent.replay.sample(64, 1, np.random.default_rng(4)).task)
     assert set(labels) == {0, 1, again}
-    assert agent.continual.old is not None
+    assert agent.continual.left
 
 
 def test_without_labels_a_change_opens_a_context_and_keeps_the_old_network():
@@ -144,13 +144,13 @@ def test_without_labels_a_change_opens_a_context_and_keeps_the_old_network():
     agent.begin_task(1)
     assert play(agent, 0, 60) == []
     agent.end_task(world(0, 60))  # heard as the end of episodes, not as a change
-    assert agent.continual.old is None
+    assert not agent.continual.left
     agent.begin_task(0)
     assert agent.game == 0
     ((step, context),) = play(agent, 1, 40, 60)
     assert step < 75
     assert context == agent.game == 1
-    assert agent.continual.old is not None
+    assert agent.continual.left
     assert agent.game_steps[1] == 4 * (100 - step)
     agent.end_task(world(1, 100))
     rng = np.random.default_rng(5)

@@ -1,0 +1,208 @@
+"""What a GPU gives: training throughput of the agents on it, beside one CPU thread of its machine.
+
+    python benchmarks/gpu.py [--seconds 3] [--rounds 3]     # needs a CUDA device
+    python benchmarks/gpu.py --rounds 1 --seconds 1 --devices cpu   # a try without one
+
+Each agent has players of its own: one on the CPU (one learner thread), one on the GPU with the
+update as a CUDA graph (`graph`, the default), some also with every update launched kernel by
+kernel (`eager`). They take turns on a game of their own (act, emulators, learn, observe) after
+their replay was filled by random play: agent steps/s, median over the rounds, at the agent's own
+update ratio. `decision` is the time of one greedy choice for 8 environments, with planners. Where
+Stable-Baselines3 is installed, its DQN plays on the same GPU under the settings of
+benchmarks/throughput.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+
+from agents.agent import Transition
+from benchmarks.recording import called
+from training.build import build_agent, make_training_env
+from training.config import load_config
+from training.folder import machine, versions
+from training.threads import configure_threads
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "benchmarks" / "results" / "gpu.json"
+GAME, FILL, WARM = "krull", 2_000, 12  # agent steps, vector steps
+AGENTS: dict[str, tuple[str, ...]] = {
+    "reactive, spiking": ("agent=reactive",),
+    "reactive, conv": ("agent=reactive", "encoder=conv"),
+    "reactive, conv, nature": ("agent=reactive", "encoder=conv", "encoder.size=nature"),
+    "reactive, conv, impala": ("agent=reactive", "encoder=conv", "encoder.size=impala"),
+    "reactive, spiking, impala": ("agent=reactive", "encoder.size=impala"),
+    "reactive, spiking, world model": ("agent=reactive", "world_model=latent"),
+    "engram, spiking": ("agent=engram",),
+    "nec, spiking": ("agent=nec",),
+}
+EAGER = ("reactive, spiking", "reactive, conv", "reactive, conv, impala", "engram, spiking")
+QUARTER = ("agent.updates_per_step=0.25", "agent.num_envs=8")  # of benchmarks/throughput.py
+PLANNERS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "beam, depth 3, width 4": ("planner=beam", "planner.depth=3", "planner.width=4"),
+    "gumbel, 16 simulations": ("planner=gumbel", "planner.simulations=16"),
+}
+
+
+class Player:
+    """One agent with emulators of its own."""
+
+    def __init__(self, words: tuple[str, ...], device: str, graph: bool) -> None:
+        self.config = load_config(
+            [
+                "experiment=atari100k",
+                f"sequence.games=[{GAME}]",
+                "agent.replay_capacity=10000",
+                "agent.learn_start=1600",
+                *words,
+                f"device={device}",
+                f"device.cuda_graph={str(graph).lower()}",
+            ]
+        )
+        self.agent = build_agent(self.config, torch.device(device))
+        self.env = make_training_env(self.config, self.config.sequence.tasks()[0], 0)
+        self.env.reset()
+        self.agent.begin_task(0)
+        learn, self.agent.learn = self.agent.learn, lambda: None
+        while self.agent.steps < FILL:
+            self.step()
+        self.agent.learn = learn
+        # What filling would have owed is not caught up with.
+        due, owed = self.agent.updates_due, self.agent.updates_due()
+        self.agent.updates_due = lambda: due() - owed
+        for _ in range(WARM if device == "cuda" else 1):  # past the capture of each graph
+            self.step()
+
+    def step(self) -> None:
+        obs, first = self.env.observations, self.env.episode_starts
+        actions = self.agent.act(obs)
+        self.env.send(actions)
+        self.agent.learn()
+        _, reward, terminated, truncated, info = self.env.recv()
+        self.agent.observe(
+            Transition(obs, actions, reward, terminated, truncated, first, info["final_obs"])
+        )
+
+    def rate(self, seconds: float) -> float:
+        """Agent steps/s over at least this time."""
+        begin, at = time.perf_counter(), self.agent.steps
+        while time.perf_counter() - begin < seconds:
+            self.step()
+        if self.agent.device.type == "cuda":
+            torch.cuda.synchronize()
+        return (self.agent.steps - at) / (time.perf_counter() - begin)
+
+    def decision(self, seconds: float) -> float:
+        """ms of a greedy choice for 8 environments."""
+        shape = (8, 4, 84, 84)
+        obs = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        times, until = [], time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            begin = time.perf_counter()
+            self.agent.eval_policy(obs, 0)
+            times.append(time.perf_counter() - begin)
+        return 1e3 * float(np.median(times[1:]))
+
+
+def modes(devices: list[str]) -> dict[str, tuple[str, bool]]:
+    found = {"cpu": ("cpu", False), "eager": ("cuda", False), "graph": ("cuda", True)}
+    return {name: mode for name, mode in found.items() if mode[0] in devices}
+
+
+def compare(
+    words: tuple[str, ...], args: argparse.Namespace, left_out: str | None = None
+) -> dict[str, float]:
+    players = {
+        name: Player(words, *mode) for name, mode in modes(args.devices).items() if name != left_out
+    }
+    rates: dict[str, list[float]] = {name: [] for name in players}
+    for _ in range(args.rounds):
+        for name, player in players.items():
+            rates[name].append(player.rate(args.seconds))
+    row = {name: round(float(np.median(r)), 1) for name, r in rates.items()}
+    for other in ("cpu", "eager"):
+        if other in row and "graph" in row:
+            row[f"graph_over_{other}"] = round(row["graph"] / row[other], 2)
+    return row | {"updates_per_step": players[next(iter(players))].config.agent.updates_per_step}
+
+
+def stable_baselines(rounds: int) -> float | None:
+    """Agent steps/s of SB3's DQN, on the GPU where there is one."""
+    try:
+        import stable_baselines3  # noqa: F401
+    except ImportError:
+        return None
+    script = str(ROOT / "benchmarks" / "throughput.py")
+    rates = []
+    for _ in range(rounds):
+        out = subprocess.run(
+            [sys.executable, script, "sb3_dqn_nature"], capture_output=True, text=True, check=False
+        )
+        if out.returncode:
+            print(out.stderr[-600:], file=sys.stderr)
+            return None
+        rates.append(json.loads(out.stdout.splitlines()[-1]))
+    return round(float(np.median(rates)), 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--devices", nargs="+", default=["cpu", "cuda"])
+    parser.add_argument("--out", type=Path, default=RESULT)
+    args = parser.parse_args()
+    if "cuda" in args.devices and not torch.cuda.is_available():
+        sys.exit("this PyTorch sees no CUDA device; --devices cpu tries the benchmark without one")
+    configure_threads(1)
+    result = {
+        "command": called(),
+        "what": "agent steps/s in training, single game, one learner and one emulator thread",
+        "game": GAME,
+        "agents": {},
+        "quarter": {},
+        "decision_ms": {},
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+    def keep(part: str, name: str, found: object) -> None:
+        result[part][name] = found
+        print(part, name, found, flush=True)
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+    for name, words in AGENTS.items():
+        keep("agents", name, compare(words, args, None if name in EAGER else "eager"))
+    for name in ("reactive, spiking", "reactive, conv", "reactive, conv, nature"):
+        keep("quarter", name, compare((*AGENTS[name], *QUARTER), args, "eager"))
+    keep("quarter", "Stable-Baselines3 DQN, nature", stable_baselines(args.rounds))
+    for name, words in PLANNERS.items():
+        players = {
+            mode: Player(("world_model=latent", *words), *of)
+            for mode, of in modes(args.devices).items()
+            if mode != "graph"  # which is of updates alone
+        }
+        keep(
+            "decision_ms",
+            name,
+            {mode: round(player.decision(args.seconds), 2) for mode, player in players.items()},
+        )
+
+
+if __name__ == "__main__":
+    main()
