@@ -7,11 +7,11 @@
 `reactive` is agent=reactive as it comes; `world_model` also learns a world model beside the values
 (SPR's loss among its own) and acts without it: what the losses alone do; `advantage` learns it in
 every update, `self_prediction` that without the loss about the actions that were not taken; `fine`
-has the encoder size of that name; `long_return` keeps its n-step returns at the length of SPR's.
-The other variants have a target network of constant speed (agent.target_tau_end=0):
-`constant_target` nothing but that; in `explored_alike` all emulators have one epsilon;
-`constant_self_prediction` has the losses of `self_prediction`; `normalised` has layer normalisation
-in the head.
+has the encoder size of that name, `nature` that of DrQ(eps); `long_return` keeps its n-step returns
+at the length of SPR's. The other variants have a target network of constant speed
+(agent.target_tau_end=0): `constant_target` nothing but that; in `explored_alike` all emulators have
+one epsilon; `constant_self_prediction` has the losses of `self_prediction`; `normalised` has layer
+normalisation in the head.
 Folders: <game>-<encoder>-<variant>-s<seed>, without the variant for `reactive`.
 
 Both commands may be given on different machines, and training goes on where it was stopped: what
@@ -47,6 +47,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "self_prediction": (*ALWAYS, "world_model.advantage=0"),
     "advantage": ALWAYS,
     "fine": ("encoder.size=fine",),
+    "nature": ("encoder.size=nature",),
     "long_return": ("agent.n_step_end=10",),
     "constant_target": (CONSTANT,),
     "explored_alike": (CONSTANT, "agent.epsilon_spread=1"),
@@ -156,8 +157,8 @@ def collect(args: argparse.Namespace) -> None:
         "what": "return at 100k agent steps (400k frames), single game; reactive: as it comes; "
         "world_model: with the world model's losses, in every fourth update; advantage: in every "
         "update; self_prediction: that without the loss about actions not taken; fine: with the "
-        "encoder size of that name; long_return: with n-step returns of 10 to the end; "
-        "constant_target: with a target network of constant speed; explored_alike: that with one "
+        "encoder size of that name; nature: with that of DrQ(eps); long_return: with n-step "
+        "returns of 10 to the end; constant_target: with a target network of constant speed; explored_alike: that with one "
         "epsilon for all emulators; constant_self_prediction: that with the world model's losses; "
         "normalised: that with layer normalisation in the head",
         "table": table,

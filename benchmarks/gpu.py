@@ -1,15 +1,14 @@
 """What a GPU gives: training throughput of the agents on it, beside one CPU thread of its machine.
 
-    python benchmarks/gpu.py [--seconds 3] [--rounds 3]     # needs a CUDA device
-    python benchmarks/gpu.py --rounds 1 --seconds 1 --devices cpu   # a try without one
+    python benchmarks/gpu.py                    # needs a CUDA device; 6 minutes
+    python benchmarks/gpu.py --devices cpu --out try.json      # a try without one
 
 Each agent has players of its own: one on the CPU (one learner thread), one on the GPU with the
 update as a CUDA graph (`graph`, the default), some also with every update launched kernel by
 kernel (`eager`). They take turns on a game of their own (act, emulators, learn, observe) after
 their replay was filled by random play: agent steps/s, median over the rounds, at the agent's own
-update ratio. `decision` is the time of one greedy choice for 8 environments, with planners. Where
-Stable-Baselines3 is installed, its DQN plays on the same GPU under the settings of
-benchmarks/throughput.py.
+update ratio. `quarter` is under the settings of benchmarks/throughput.py, where Stable-Baselines3's
+DQN, if it is installed, plays on the same GPU. `--parts` measures one of the two again.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ import numpy as np
 import torch
 
 from agents.agent import Transition
-from benchmarks.recording import called
 from training.build import build_agent, make_training_env
 from training.config import load_config
 from training.folder import machine, versions
@@ -37,6 +35,7 @@ from training.threads import configure_threads
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "gpu.json"
+PARTS = ("agents", "quarter")
 GAME, FILL, WARM = "krull", 2_000, 12  # agent steps, vector steps
 AGENTS: dict[str, tuple[str, ...]] = {
     "reactive, spiking": ("agent=reactive",),
@@ -50,11 +49,6 @@ AGENTS: dict[str, tuple[str, ...]] = {
 }
 EAGER = ("reactive, spiking", "reactive, conv", "reactive, conv, impala", "engram, spiking")
 QUARTER = ("agent.updates_per_step=0.25", "agent.num_envs=8")  # of benchmarks/throughput.py
-PLANNERS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "beam, depth 3, width 4": ("planner=beam", "planner.depth=3", "planner.width=4"),
-    "gumbel, 16 simulations": ("planner=gumbel", "planner.simulations=16"),
-}
 
 
 class Player:
@@ -105,17 +99,6 @@ class Player:
             torch.cuda.synchronize()
         return (self.agent.steps - at) / (time.perf_counter() - begin)
 
-    def decision(self, seconds: float) -> float:
-        """ms of a greedy choice for 8 environments."""
-        shape = (8, 4, 84, 84)
-        obs = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        times, until = [], time.perf_counter() + seconds
-        while time.perf_counter() < until:
-            begin = time.perf_counter()
-            self.agent.eval_policy(obs, 0)
-            times.append(time.perf_counter() - begin)
-        return 1e3 * float(np.median(times[1:]))
-
 
 def modes(devices: list[str]) -> dict[str, tuple[str, bool]]:
     found = {"cpu": ("cpu", False), "eager": ("cuda", False), "graph": ("cuda", True)}
@@ -162,46 +145,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--devices", nargs="+", default=["cpu", "cuda"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     if "cuda" in args.devices and not torch.cuda.is_available():
         sys.exit("this PyTorch sees no CUDA device; --devices cpu tries the benchmark without one")
     configure_threads(1)
     result = {
-        "command": called(),
+        "command": "python benchmarks/gpu.py",
         "what": "agent steps/s in training, single game, one learner and one emulator thread",
         "game": GAME,
-        "agents": {},
-        "quarter": {},
-        "decision_ms": {},
         "machine": machine(),
         "versions": versions(),
     }
+    if args.out.exists():
+        before = json.loads(args.out.read_text())
+        if all(before[k] == result[k] for k in ("machine", "versions")):
+            result |= {part: before[part] for part in PARTS if part in before}
+    result |= {part: {} for part in args.parts}
 
     def keep(part: str, name: str, found: object) -> None:
         result[part][name] = found
         print(part, name, found, flush=True)
         args.out.write_text(json.dumps(result, indent=1) + "\n")
 
-    for name, words in AGENTS.items():
+    for name, words in AGENTS.items() if "agents" in args.parts else ():
         keep("agents", name, compare(words, args, None if name in EAGER else "eager"))
-    for name in ("reactive, spiking", "reactive, conv", "reactive, conv, nature"):
-        keep("quarter", name, compare((*AGENTS[name], *QUARTER), args, "eager"))
-    keep("quarter", "Stable-Baselines3 DQN, nature", stable_baselines(args.rounds))
-    for name, words in PLANNERS.items():
-        players = {
-            mode: Player(("world_model=latent", *words), *of)
-            for mode, of in modes(args.devices).items()
-            if mode != "graph"  # which is of updates alone
-        }
-        keep(
-            "decision_ms",
-            name,
-            {mode: round(player.decision(args.seconds), 2) for mode, player in players.items()},
-        )
+    if "quarter" in args.parts:
+        for name in ("reactive, spiking", "reactive, conv", "reactive, conv, nature"):
+            keep("quarter", name, compare((*AGENTS[name], *QUARTER), args, "eager"))
+        keep("quarter", "Stable-Baselines3 DQN, nature", stable_baselines(args.rounds))
 
 
 if __name__ == "__main__":
