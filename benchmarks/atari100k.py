@@ -158,9 +158,9 @@ def collect(args: argparse.Namespace) -> None:
         "world_model: with the world model's losses, in every fourth update; advantage: in every "
         "update; self_prediction: that without the loss about actions not taken; fine: with the "
         "encoder size of that name; nature: with that of DrQ(eps); long_return: with n-step "
-        "returns of 10 to the end; constant_target: with a target network of constant speed; explored_alike: that with one "
-        "epsilon for all emulators; constant_self_prediction: that with the world model's losses; "
-        "normalised: that with layer normalisation in the head",
+        "returns of 10 to the end; constant_target: with a target network of constant speed; "
+        "explored_alike: that with one epsilon for all emulators; constant_self_prediction: that "
+        "with the world model's losses; normalised: that with layer normalisation in the head",
         "table": table,
         "runs": runs,
     }
