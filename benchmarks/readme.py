@@ -23,6 +23,7 @@ MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
 TABLES: dict[str, Callable[[], str]] = {
     "throughput": training.throughput,
+    "gpu": training.gpu,
     "atari100k": training.atari100k,
     "atari100k_all": lambda: training.atari100k(all_variants=True),
     "encoder": training.encoder,

@@ -20,6 +20,29 @@ def throughput() -> str:
     return markdown(["", "agent steps/s", "against SB3"], rows) + source("throughput", result)
 
 
+def gpu() -> str:
+    """Training on a GPU beside one CPU thread of its machine."""
+    result = load("gpu")
+
+    def number(rate: float) -> str:
+        return f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}"
+
+    rows = [
+        [
+            name,
+            f"{row['updates_per_step']:g}",
+            number(row["cpu"]),
+            number(row["eager"]) if "eager" in row else "-",
+            number(row["graph"]),
+            f"{row['graph_over_cpu']:.1f}x",
+        ]
+        for name, row in result["agents"].items()
+    ]
+    head = ["agent, encoder", "updates a step", "CPU", "GPU, eager", "GPU", "GPU / CPU"]
+    card = f"\nAgent steps/s. GPU: {result['machine']['gpu']}.\n"
+    return markdown(head, rows) + card + source("gpu", result)
+
+
 def atari100k(all_variants: bool = False) -> str:
     """The agent with and without the world model's losses, or all that has been tried."""
     result = load("atari100k")
@@ -32,6 +55,7 @@ def atari100k(all_variants: bool = False) -> str:
     if all_variants:
         labels |= {
             "fine": "with the encoder size `fine`",
+            "nature": "with the encoder size `nature`",
             "long_return": "with n = 10 to the end",
             "constant_target": "constant target",
             "explored_alike": "constant target, one epsilon for all",
