@@ -253,7 +253,7 @@ class Agent:
     # -- learning -------------------------------------------------------------------------------
     def observe(self, transition: Transition) -> None:
         if self.contexts is not None:
-            self.contexts.see(transition.obs_tm1)
+            self.contexts.see(transition.obs_tm1, transition.first)
         self.replay.add(
             transition.obs_tm1,
             transition.action,

@@ -16,9 +16,13 @@ The clip asks for several odd steps in a row. While S grows, m and v stand still
 is not learned before it is noticed; a slow drift (an encoder that learns, a policy that gets
 further) is learned before it is taken for a change.
 
+A game does not change within an episode. A stretch of odd steps can only be another game if every
+environment has begun an episode since shortly before it (`fresh`); otherwise it is a scene of the
+same game that all environments have come to together, as they do in Krull after 115 vector steps,
+and is learned as such.
+
 What it cannot do. When the encoder had just begun to learn, the variance of its spikes covered
-other games, and changes were missed; hence the screen is the default, although a scene that all
-environments meet together can pass for another game (Krull, once). A context of many different
+other games, and changes were missed; hence the screen is the default. A context of many different
 scenes (Private Eye) has so large a variance that a game which resembles their mean (Asterix) passes
 for one of them.
 """
@@ -53,6 +57,9 @@ class ChangeConfig:
     memory: int = 1_000  # vector steps over which mean and variance forget
     warm_up: int = 50  # vector steps of a new context before its first alarm
     slack: float = 1.0  # log distance up to which a step is usual
+    # vector steps after its beginning within which an episode can turn out to be of another game;
+    # changes were noticed within 5 [measured]
+    fresh: int = 50
     threshold: float = 4.0  # sum of the log distances beyond the slack that is an alarm
     recognise: bool = True  # a game whose screen is that of a known context is that context again
     contexts: int = 16  # task_labels=none: contexts at most
@@ -62,7 +69,7 @@ class ChangeConfig:
             self.signal in SIGNALS,
             f"change.signal={self.signal} is not one of {', '.join(SIGNALS)}",
         )
-        for key in ("memory", "warm_up", "contexts"):
+        for key in ("memory", "warm_up", "fresh", "contexts"):
             require(getattr(self, key) >= 1, f"change.{key} must be at least 1")
         require(self.slack < CLIP, f"change.slack={self.slack} must be below {CLIP:g}")
         require(self.threshold > 0, "change.threshold must be above 0")
@@ -120,6 +127,7 @@ class ChangeDetector:
         self.usual: dict[str, Usual] = {}  # by kind of signal
         self.sum = 0.0  # S
         self.unusual = 0  # vector steps since S left zero
+        self.age: np.ndarray | None = None  # [N] vector steps since each episode began
         self.distance = 0.0  # d of the last step
         self.highest = 0.0  # largest S since it was last asked for
 
@@ -131,14 +139,18 @@ class ChangeDetector:
             self.usual["spikes"] = Usual("spikes", self.config.memory)
         self.sum, self.unusual = 0.0, 0
 
-    def see(self, signals: dict[str, np.ndarray]) -> bool:
-        """Signals [N, D] of a vector step by kind, of every kind in `usual`."""
+    def see(self, signals: dict[str, np.ndarray], first: np.ndarray) -> bool:
+        """Signals [N, D] of a vector step by kind, of every kind in `usual`; first bool [N]: they
+        are the first of an episode."""
         c = self.config
+        age = np.zeros(len(first), np.int64) if self.age is None else self.age + 1
+        self.age = np.where(first, 0, age)
         if min(usual.count for usual in self.usual.values()) >= c.warm_up:
             judges = self.usual if c.signal == "both" else (c.signal,)
             x = min(float(self.usual[k].log_distances(signals[k]).min()) for k in judges)
             self.distance = float(np.exp(x))
-            self.sum = max(0.0, self.sum + min(x, CLIP) - c.slack)
+            within = (self.age - self.unusual).max() > c.fresh
+            self.sum = 0.0 if within else max(0.0, self.sum + min(x, CLIP) - c.slack)
             self.highest = max(self.highest, self.sum)
         self.unusual = self.unusual + 1 if self.sum > 0 else 0
         if self.sum == 0:
@@ -163,6 +175,7 @@ class ChangeDetector:
             "spikes": None if spikes is None else spikes.state_dict(),
             "sum": self.sum,
             "unusual": self.unusual,
+            "age": None if self.age is None else self.age.copy(),
             "distance": self.distance,
             "highest": self.highest,
         }
@@ -172,5 +185,6 @@ class ChangeDetector:
         if state["spikes"] is not None:
             self.usual["spikes"].load_state_dict(state["spikes"])
         self.sum, self.distance = state["sum"], state["distance"]
-        self.unusual = state.get("unusual", 0)  # runs of earlier versions have none
+        self.unusual = state.get("unusual", 0)  # runs of earlier versions have none of these
+        self.age = state.get("age")
         self.highest = state["highest"]

@@ -12,7 +12,8 @@ contexts are cloned, and the old network would teach a new game's first moments.
 would betray the game, so all 18 actions are allowed in every game. An evaluation tells as little:
 it is judged by the context that its screens are nearest to.
 
-That episodes stop at a change is known to any agent: they end there as by a truncation.
+That episodes stop at a change is known to any agent: they end there as by a truncation. One that is
+told nothing takes from it that a game does not change within an episode (agents/change.py).
 """
 
 from __future__ import annotations
@@ -61,8 +62,9 @@ class Contexts:
         if self.detector is None:
             self.agent.leave()
 
-    def see(self, obs: np.ndarray) -> None:
-        """A vector step's observations [N, 4, 84, 84], which the agent has just acted on."""
+    def see(self, obs: np.ndarray, first: np.ndarray) -> None:
+        """A vector step's observations [N, 4, 84, 84], which the agent has just acted on; first
+        bool [N]: they begin an episode."""
         signals, detector = {"screen": screen(obs)}, self.detector
         if detector is None:
             if self.changed:
@@ -72,7 +74,7 @@ class Contexts:
             return
         if self.config.signal != "screen":
             signals["spikes"] = self._spikes(obs)
-        if detector.see(signals):
+        if detector.see(signals, first):
             context = self._context_of(signals["screen"])
             if context == self.agent.game:  # its spikes alone have moved, or it is the nearest
                 detector.begin(self.screens[context])

@@ -39,12 +39,29 @@ def test_detector_fires_at_the_change_and_nowhere_else():
     detector, alarms = ChangeDetector(ChangeConfig(signal="screen")), []
     detector.begin(Usual("screen", 1000))
     for t in range(600):
-        if detector.see({"screen": screen(world(t // 200, t))}):
+        if detector.see({"screen": screen(world(t // 200, t))}, np.full(N, t % 200 == 0)):
             alarms.append(t)
             detector.begin(Usual("screen", 1000))
     assert len(alarms) == 2
     assert 200 <= alarms[0] < 206
     assert 400 <= alarms[1] < 406
+
+
+def test_what_is_new_within_an_episode_is_no_change_of_game():
+    for begun, alarms in ((0, 0), (240, 0), (290, 1), (300, 1), (303, 1)):
+        detector = ChangeDetector(ChangeConfig(signal="screen"))
+        detector.begin(Usual("screen", 1000))
+        found = 0
+        for t in range(400):
+            first = np.full(N, t == 0)
+            first[: N - 1] |= t % 7 == 0  # all but the last begin again and again
+            first[N - 1] |= t == begun
+            if detector.see({"screen": screen(world(int(t >= 300), t))}, first):
+                detector.begin(Usual("screen", 1000))
+                found += 1
+        assert found == alarms, begun
+        # what was no change has been learned
+        assert detector.usual["screen"].log_distances(screen(world(1, 400))).max() < 1
 
 
 def test_slow_drift_is_no_change():
@@ -53,7 +70,7 @@ def test_slow_drift_is_no_change():
     rng = np.random.default_rng(3)
     for t in range(600):  # as far in all as from one standard deviation to sixty
         signals = rng.normal(0.1 * t, 1, (N, 144)) * 10
-        assert not detector.see({"screen": signals})
+        assert not detector.see({"screen": signals}, np.full(N, t % 40 == 0))
 
 
 def test_one_environment_alone_in_a_new_level_is_no_change_of_game():
@@ -63,7 +80,7 @@ def test_one_environment_alone_in_a_new_level_is_no_change_of_game():
         obs = world(0, t)
         if t >= 300:
             obs[t // 60 % N] = world(1, t)[0]  # now this one, now that
-        assert not detector.see({"screen": screen(obs)})
+        assert not detector.see({"screen": screen(obs)}, np.full(N, t % 40 == 0))
 
 
 def test_both_signals_must_find_it_unusual():
@@ -77,7 +94,8 @@ def test_both_signals_must_find_it_unusual():
                 {
                     kind: scale * (rng.normal(size=(N, 20)) + 8 * (t >= 100 and kind in moved))
                     for kind, scale in (("screen", 30.0), ("spikes", 1.0))
-                }
+                },
+                np.full(N, t % 50 == 0),
             )
             for t in steps
         ]
@@ -204,7 +222,7 @@ def test_contexts_go_on_from_their_state(signal):
         contexts._spikes = lambda obs: (
             dictionary[kind] + 0.1 * np.sin(t + np.arange(32)).reshape(N, 8)
         )
-        contexts.see(world(kind, t))
+        contexts.see(world(kind, t), np.full(N, t in (0, 30, 85)))
 
     first, second = (agent.contexts for agent in agents)
     first.begin_task()
