@@ -422,7 +422,8 @@ def draw(curves: dict, games: list[str], visits):
         dress(axes, game, "share of the game alone")
         step_axis(axes, visits[-1].end)
     panels[-1].set_xlabel("agent steps (shaded: the game is being trained)")
-    panels[0].legend(fontsize=8, frameon=False, ncols=4)
+    lines = panels[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside upper left", ncols=5, fontsize=9, frameon=False)
     return figure
 
 
