@@ -35,9 +35,11 @@ RESULT = ROOT / "benchmarks" / "results" / "episodic_agents.json"
 PLAN = {
     "mfec": ("ms_pacman", "frostbite", "qbert"),
     "nec": ("ms_pacman", "frostbite", "qbert"),
+    "nec_often": ("ms_pacman", "qbert"),  # as many updates as `reactive`; Frostbite out of reach
     "episodic": ("ms_pacman", "road_runner", "krull", "boxing"),
     "reactive": ("ms_pacman", "frostbite", "qbert", "road_runner", "krull", "boxing"),
 }
+OFTEN = ("agent=nec", "agent.updates_per_step=1")
 KEPT = ("memory/weight", "memory/confidence_taken", "memory/error_fast", "memory/error_slow",
         "memory/state_hit_rate", "memory/index_recall", "memory/size", "memory/stale")  # fmt: skip
 
@@ -53,7 +55,7 @@ def train(args: argparse.Namespace) -> None:
             "train.py",
             "experiment=atari100k",
             f"sequence.games=[{game}]",
-            f"agent={agent}",
+            *(OFTEN if agent == "nec_often" else (f"agent={agent}",)),
             f"encoder={args.encoder}",
             "agent.target_tau_end=0",  # as `constant_target` in atari100k.json
             f"seed={seed}",

@@ -36,7 +36,7 @@ def episodic_agents() -> str:
     result = load("episodic_agents")
     medians = result["median_hns"]
     held = {agent for row in result["table"].values() for agent in row}
-    agents = [a for a in ("reactive", "episodic", "mfec", "nec") if a in held]
+    agents = [a for a in ("reactive", "episodic", "mfec", "nec", "nec_often") if a in held]
 
     def digits(score: float) -> int:
         return 0 if abs(score) >= 100 else 1
@@ -57,7 +57,8 @@ def episodic_agents() -> str:
             *(f"{100 * medians[a]:.1f} %" if a in medians else "-" for a in agents),
         ]
     )
-    head = ["return at 100k agent steps", *(f"`{a}`" for a in agents)]
+    names = {"nec_often": "`nec`, an update a step"}
+    head = ["return at 100k agent steps", *(names.get(a, f"`{a}`") for a in agents)]
     table = markdown(head, rows)
     silent = [
         [
