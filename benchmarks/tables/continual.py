@@ -118,8 +118,8 @@ def continual(name: str = "continual") -> str:
 
 
 def continual_alarm() -> str:
-    """Scores without labels before and since what is seen ahead of an alarm is put right."""
-    before, since = load("continual_alarm"), load("continual")
+    """Scores without labels as what was wrong with them was put right, seed by seed."""
+    wrong, false, since = load("continual_alarm"), load("continual_false"), load("continual")
     rows = [
         [
             label,
@@ -129,15 +129,17 @@ def continual_alarm() -> str:
             f"{run['forgetting']:+.2f}",
         ]
         for label, result, method in (
-            ("told nothing, before", before, "engram_none"),
-            ("told nothing, since", since, "engram_none"),
+            ("told nothing, late labels", wrong, "engram_none"),
+            ("told nothing, false contexts", false, "engram_none"),
+            ("told nothing", since, "engram_none"),
             ("told the games", since, "engram"),
         )
         for run in result["methods"][method]["runs"]
     ]
     head = ["`engram`", "seed", *since["games"], "average at the end", "forgetting"]
     note = "\nScores as a share of the game trained alone, as in README.\n"
-    return markdown(head, rows) + note + source("continual_alarm", before)
+    files = source("continual_alarm", wrong) + source("continual_false", false)
+    return markdown(head, rows) + note + files
 
 
 def continual_memory() -> str:
