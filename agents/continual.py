@@ -196,19 +196,18 @@ class Continual:
         """Cloning on the rows of other games than the present one; None if there are none. Inside a
         CUDA graph, whose shapes are fixed, all rows are asked and the others count nothing."""
         c, count = self.config.replay, len(inputs.old)
-        if self.agent.learner.captured:
-            rows, weight = slice(None), inputs.old.to(out.q.dtype)
-        else:
-            rows = inputs.old.nonzero()[:, 0]
-            if not len(rows):
-                return None
-            weight = torch.ones(len(rows), device=out.q.device)
+        captured = self.agent.learner.captured
+        rows = slice(None) if captured else inputs.old.nonzero()[:, 0]
+        if not captured and not len(rows):
+            return None
         with torch.no_grad():
             old = self.old(inputs.obs_tm1[rows]).q
         masks = self.agent.masks[inputs.task[rows]]
         policy, value = cloning(out.q[rows], old, masks, c.clone_temperature)
         # A mean over the whole batch, as the TD loss is.
-        return (weight * (c.clone_policy * policy + c.clone_value * value)).sum() / count
+        if captured:
+            return (inputs.old * (c.clone_policy * policy + c.clone_value * value)).sum() / count
+        return len(rows) / count * (c.clone_policy * policy.mean() + c.clone_value * value.mean())
 
     def diagnostics(self) -> dict[str, float]:
         out = {f"bytes/{part}": float(n) for part, n in footprint(self.agent).items()}
