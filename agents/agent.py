@@ -315,7 +315,7 @@ class Agent:
         rewards = np.zeros((len(batch.steps), self.config.n_step_max), np.float32)
         rewards[:, : batch.rewards.shape[1]] = batch.rewards
 
-        old = self.continual.foreign(batch.task)
+        foreign = self.continual.foreign(batch.task)
 
         def put(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(array).to(self.device, non_blocking=True)
@@ -332,7 +332,7 @@ class Agent:
             torch.tensor(gamma, dtype=torch.float32).to(self.device),
             put(batch.task),
             None if unroll is None else Unroll(*map(put, unroll)),
-            None if old is None else put(old),
+            None if foreign is None else put(foreign),
         )
 
     def diagnostics(self) -> dict[str, float]:

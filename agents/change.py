@@ -18,7 +18,7 @@ further) is learned before it is taken for a change.
 
 A game does not change within an episode. A stretch of odd steps can only be another game if every
 environment has begun an episode since shortly before it (`fresh`); otherwise it is a scene of the
-same game that all environments have come to together, as they do in Krull after 115 vector steps,
+same game that all environments have come to together, as they do in Krull after 230 vector steps,
 and is learned as such.
 
 What it cannot do. When the encoder had just begun to learn, the variance of its spikes covered
@@ -58,7 +58,7 @@ class ChangeConfig:
     warm_up: int = 50  # vector steps of a new context before its first alarm
     slack: float = 1.0  # log distance up to which a step is usual
     # vector steps after its beginning within which an episode can turn out to be of another game;
-    # changes were noticed within 5 [measured]
+    # changes were noticed within 8 [benchmarks/results/change_detection.json]
     fresh: int = 50
     threshold: float = 4.0  # sum of the log distances beyond the slack that is an alarm
     recognise: bool = True  # a game whose screen is that of a known context is that context again

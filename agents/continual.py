@@ -192,21 +192,23 @@ class Continual:
             return None
         return (task != self.agent.game) & self.left
 
-    def clone_loss(self, out: QOutput, inputs: LearnerInputs) -> Tensor | None:
-        """Cloning on the rows of other games than the present one; None if there are none. Inside a
-        CUDA graph, whose shapes are fixed, all rows are asked and the others count nothing."""
-        c, count = self.config.replay, len(inputs.old)
-        captured = self.agent.learner.captured
-        rows = slice(None) if captured else inputs.old.nonzero()[:, 0]
-        if not captured and not len(rows):
+    def clone_loss(
+        self, out: QOutput, inputs: LearnerInputs, fixed_shapes: bool = False
+    ) -> Tensor | None:
+        """Cloning on the rows of other games than the present one; None if there are none. With
+        fixed shapes, as in a CUDA graph, all rows are asked and the others count nothing."""
+        c, count = self.config.replay, len(inputs.foreign)
+        rows = slice(None) if fixed_shapes else inputs.foreign.nonzero()[:, 0]
+        if not fixed_shapes and not len(rows):
             return None
         with torch.no_grad():
             old = self.old(inputs.obs_tm1[rows]).q
         masks = self.agent.masks[inputs.task[rows]]
         policy, value = cloning(out.q[rows], old, masks, c.clone_temperature)
         # A mean over the whole batch, as the TD loss is.
-        if captured:
-            return (inputs.old * (c.clone_policy * policy + c.clone_value * value)).sum() / count
+        if fixed_shapes:
+            each = c.clone_policy * policy + c.clone_value * value
+            return (inputs.foreign * each).sum() / count
         return len(rows) / count * (c.clone_policy * policy.mean() + c.clone_value * value.mean())
 
     def diagnostics(self) -> dict[str, float]:

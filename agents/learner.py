@@ -32,7 +32,7 @@ class LearnerInputs(NamedTuple):
     gamma: Tensor  # [] float32
     task: Tensor | None = None  # [B] int64, only where something asks for it
     unroll: Unroll | None = None  # the steps that follow, where a world model learns
-    old: Tensor | None = None  # [B] bool, rows of other games, where those are cloned
+    foreign: Tensor | None = None  # [B] bool, rows of other games, where those are cloned
 
 
 class LearnerOutputs(NamedTuple):
@@ -64,7 +64,8 @@ class Learner:
         self.target_rate = target_rate
         self.updates = 0
         self.consolidation = None  # memory.consolidation.Consolidation, where there is one
-        self.clone = None  # (output, inputs) -> loss or None, where old games are cloned
+        # (output, inputs, fixed shapes) -> loss or None, where old games are cloned
+        self.clone = None
         # (latent_t, q, task) -> (rows, actions): where a search chooses the bootstrap action
         self.reanalyse = None
         self.anneal_from = 0  # update at which the schedules of n and gamma last began
@@ -75,7 +76,6 @@ class Learner:
         self.optimiser = self._make_optimiser(self.params)
         self.model_optimiser = self._make_optimiser(self.model_params) if model else None
         self._pairs = (list(target.parameters()), list(network.parameters()))
-        self.captured = cuda_graph  # every update does the same to the same shapes
         self._graphs = None  # of updates without and with the world model
         if cuda_graph:
             self._graphs = {with_model: _GraphedStep(self._step) for with_model in (False, True)}
@@ -181,8 +181,8 @@ class Learner:
             penalty = losses.spike_rate_penalty(out.encoding.rates, self.target_rate)
             total = total + config.spike_rate_weight * penalty
             scalars["spike_rate"] = penalty.detach()
-        if self.clone is not None and inputs.old is not None:
-            cloned = self.clone(out, inputs)
+        if self.clone is not None and inputs.foreign is not None:
+            cloned = self.clone(out, inputs, self._graphs is not None)
             if cloned is not None:
                 total = total + cloned
                 scalars["clone"] = cloned.detach()

@@ -1,14 +1,13 @@
-"""What a GPU gives: training throughput of the agents on it, beside one CPU thread of its machine.
+"""What a GPU gives: training throughput of the agents on it, beside the CPU of its machine.
 
-    python benchmarks/gpu.py                    # needs a CUDA device; 6 minutes
+    python benchmarks/gpu.py                    # needs a CUDA device; some minutes
     python benchmarks/gpu.py --devices cpu --out try.json      # a try without one
 
-Each agent has players of its own: one on the CPU (one learner thread), one on the GPU with the
+Each agent has players of its own: one on the CPU, one on the GPU with the
 update as a CUDA graph (`graph`, the default), some also with every update launched kernel by
 kernel (`eager`). They take turns on a game of their own (act, emulators, learn, observe) after
 their replay was filled by random play: agent steps/s, median over the rounds, at the agent's own
-update ratio. `quarter` is under the settings of benchmarks/throughput.py, where Stable-Baselines3's
-DQN, if it is installed, plays on the same GPU. `--parts` measures one of the two again.
+update ratio.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,15 +25,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from agents.agent import Transition
 from training.build import build_agent, make_training_env
 from training.config import load_config
 from training.folder import machine, versions
+from training.step import vector_step
 from training.threads import configure_threads
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "gpu.json"
-PARTS = ("agents", "quarter")
 GAME, FILL, WARM = "krull", 2_000, 12  # agent steps, vector steps
 AGENTS: dict[str, tuple[str, ...]] = {
     "reactive, spiking": ("agent=reactive",),
@@ -48,7 +45,6 @@ AGENTS: dict[str, tuple[str, ...]] = {
     "nec, spiking": ("agent=nec",),
 }
 EAGER = ("reactive, spiking", "reactive, conv", "reactive, conv, impala", "engram, spiking")
-QUARTER = ("agent.updates_per_step=0.25", "agent.num_envs=8")  # of benchmarks/throughput.py
 
 
 class Player:
@@ -81,14 +77,7 @@ class Player:
             self.step()
 
     def step(self) -> None:
-        obs, first = self.env.observations, self.env.episode_starts
-        actions = self.agent.act(obs)
-        self.env.send(actions)
-        self.agent.learn()
-        _, reward, terminated, truncated, info = self.env.recv()
-        self.agent.observe(
-            Transition(obs, actions, reward, terminated, truncated, first, info["final_obs"])
-        )
+        vector_step(self.agent, self.env)
 
     def rate(self, seconds: float) -> float:
         """Agent steps/s over at least this time."""
@@ -122,25 +111,6 @@ def compare(
     return row | {"updates_per_step": players[next(iter(players))].config.agent.updates_per_step}
 
 
-def stable_baselines(rounds: int) -> float | None:
-    """Agent steps/s of SB3's DQN, on the GPU where there is one."""
-    try:
-        import stable_baselines3  # noqa: F401
-    except ImportError:
-        return None
-    script = str(ROOT / "benchmarks" / "throughput.py")
-    rates = []
-    for _ in range(rounds):
-        out = subprocess.run(
-            [sys.executable, script, "sb3_dqn_nature"], capture_output=True, text=True, check=False
-        )
-        if out.returncode:
-            print(out.stderr[-600:], file=sys.stderr)
-            return None
-        rates.append(json.loads(out.stdout.splitlines()[-1]))
-    return round(float(np.median(rates)), 1)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -148,7 +118,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--devices", nargs="+", default=["cpu", "cuda"])
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     if "cuda" in args.devices and not torch.cuda.is_available():
@@ -160,24 +129,12 @@ def main() -> None:
         "game": GAME,
         "machine": machine(),
         "versions": versions(),
+        "agents": {},
     }
-    if args.out.exists():
-        before = json.loads(args.out.read_text())
-        if all(before[k] == result[k] for k in ("machine", "versions")):
-            result |= {part: before[part] for part in PARTS if part in before}
-    result |= {part: {} for part in args.parts}
-
-    def keep(part: str, name: str, found: object) -> None:
-        result[part][name] = found
-        print(part, name, found, flush=True)
+    for name, words in AGENTS.items():
+        result["agents"][name] = compare(words, args, None if name in EAGER else "eager")
+        print(name, result["agents"][name], flush=True)
         args.out.write_text(json.dumps(result, indent=1) + "\n")
-
-    for name, words in AGENTS.items() if "agents" in args.parts else ():
-        keep("agents", name, compare(words, args, None if name in EAGER else "eager"))
-    if "quarter" in args.parts:
-        for name in ("reactive, spiking", "reactive, conv", "reactive, conv, nature"):
-            keep("quarter", name, compare((*AGENTS[name], *QUARTER), args, "eager"))
-        keep("quarter", "Stable-Baselines3 DQN, nature", stable_baselines(args.rounds))
 
 
 if __name__ == "__main__":

@@ -64,9 +64,9 @@ def run_engram(encoder: str) -> float:
     import time
 
     sys.path.insert(0, str(ROOT))
-    from agents.agent import Transition
     from training.build import build_agent, choose_device, make_training_env
     from training.config import load_config
+    from training.step import vector_step
     from training.threads import configure_threads
 
     config = load_config(
@@ -90,14 +90,7 @@ def run_engram(encoder: str) -> float:
     while agent.steps < WARM_UP + STEPS:
         if begin == 0.0 and agent.steps >= WARM_UP:
             begin, at = time.perf_counter(), agent.steps
-        obs, first = env.observations, env.episode_starts
-        action = agent.act(obs)
-        env.send(action)
-        agent.learn()
-        _, reward, terminated, truncated, info = env.recv()
-        agent.observe(
-            Transition(obs, action, reward, terminated, truncated, first, info["final_obs"])
-        )
+        vector_step(agent, env)
     return (agent.steps - at) / (time.perf_counter() - begin)
 
 

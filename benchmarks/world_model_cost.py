@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from agents.agent import Transition
 from training.build import build_agent, make_training_env
 from training.config import load_config
+from training.step import vector_step
 from training.threads import configure_threads
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,14 +62,7 @@ class Player:
         """Seconds of processor time of these vector steps."""
         begin = time.process_time()
         for _ in range(steps):
-            obs, first = self.env.observations, self.env.episode_starts
-            actions = self.agent.act(obs)
-            self.env.send(actions)
-            self.agent.learn()
-            _, reward, terminated, truncated, info = self.env.recv()
-            self.agent.observe(
-                Transition(obs, actions, reward, terminated, truncated, first, info["final_obs"])
-            )
+            vector_step(self.agent, self.env)
         return time.process_time() - begin
 
 

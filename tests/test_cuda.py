@@ -87,7 +87,7 @@ def test_a_captured_update_is_the_update(words, monkeypatch):
     assert moved[1] == pytest.approx(moved[0], rel=0.1)
 
 
-def test_weights_of_a_gpu_play_the_same_on_the_cpu(tmp_path):
+def test_weights_of_a_gpu_play_the_same_on_the_cpu():
     agent = make(AGENTS["world model"], True)
     fill(agent, 0)
     for _ in range(12):
@@ -114,9 +114,8 @@ def test_catch_is_solved_on_a_gpu(words, tmp_path):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     curve = [np.mean(line["returns"]) for line in lines if line["kind"] == "eval"]
     assert curve[0] < 0.2
-    # 1 is a catch in every episode, -0.5 is random play; sums on a GPU have no fixed order, so that
-    # no two runs are the same.
-    assert np.mean(curve[-3:]) >= 0.6
+    # as in test_learning.py; 0.7, 0.7 and 1 have a mean of 0.8 but for rounding
+    assert np.mean(curve[-3:]) >= 0.8 - 1e-9
 
 
 def test_a_run_goes_on_from_a_gpus_checkpoint(tmp_path):

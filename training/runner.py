@@ -1,6 +1,6 @@
 """The loop: tasks in order, learning beside the emulators, evaluation of all games, checkpoints.
 
-Everything it needs is handed in. What it does at each vector step:
+Everything it needs is handed in. What it does at each vector step (training/step.py):
 
     actions = agent.act(obs)
     env.send(actions)          # emulator threads start
@@ -20,10 +20,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from agents.agent import Agent, Transition
+from agents.agent import Agent
 from envs import Task, TaskSequence
 from errors import UserError
 from training.checkpoint import CheckpointStore
+from training.step import vector_step
 
 UPKEEP_EVERY = 400  # agent steps between two calls of `upkeep`
 
@@ -186,14 +187,7 @@ class Runner:
     # -- one vector step ------------------------------------------------------------------------
     def _step(self) -> None:
         p, env, agent = self.progress, self.env, self.agent
-        obs_tm1, first = env.observations, env.episode_starts
-        actions = agent.act(obs_tm1)
-        env.send(actions)
-        agent.learn()
-        _, reward, terminated, truncated, info = env.recv()
-        agent.observe(
-            Transition(obs_tm1, actions, reward, terminated, truncated, first, info["final_obs"])
-        )
+        info = vector_step(agent, env)
         p.step += env.num_envs
         p.visit_step += env.num_envs
         if agent.contexts is not None:

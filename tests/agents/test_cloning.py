@@ -60,19 +60,18 @@ def test_fixed_shapes_give_the_loss_and_gradients_of_the_old_rows_alone():
     agent = of_two_games()
     batch = agent.replay.sample(16, 1, np.random.default_rng(1))
     inputs = agent._to_device(batch, 0.99)
-    assert inputs.old.tolist() == [game == 0 for game in batch.task]
-    assert 0 < inputs.old.sum() < 16
+    assert inputs.foreign.tolist() == [game == 0 for game in batch.task]
+    assert 0 < inputs.foreign.sum() < 16
     found = []
-    for captured in (False, True):
-        agent.learner.captured = captured
-        loss = agent.continual.clone_loss(agent.network(inputs.obs_tm1), inputs)
+    for fixed in (False, True):
+        loss = agent.continual.clone_loss(agent.network(inputs.obs_tm1), inputs, fixed)
         found.append([loss, *torch.autograd.grad(loss, agent.learner.params, allow_unused=True)])
     for few, all_rows in zip(*found):
         assert (few is None) == (all_rows is None)
         if few is not None:
             torch.testing.assert_close(few, all_rows, rtol=1e-4, atol=1e-6)
     # by hand: the mean over the whole batch of each old row's two losses
-    old = inputs.old
+    old = inputs.foreign
     with torch.no_grad():
         new_q = agent.network(inputs.obs_tm1).q[old][:, :6]
         old_q = agent.continual.old(inputs.obs_tm1).q[old][:, :6]
@@ -87,7 +86,6 @@ def test_without_old_rows_fixed_shapes_add_nothing():
     batch = agent.replay.sample(16, 1, np.random.default_rng(1))
     inputs = agent._to_device(batch._replace(task=np.full(16, 1)), 0.99)
     assert agent.continual.clone_loss(agent.network(inputs.obs_tm1), inputs) is None
-    agent.learner.captured = True
-    loss = agent.continual.clone_loss(agent.network(inputs.obs_tm1), inputs)
+    loss = agent.continual.clone_loss(agent.network(inputs.obs_tm1), inputs, True)
     assert loss.item() == 0
     assert not any(g.any() for g in torch.autograd.grad(loss, agent.network.head.parameters()))
