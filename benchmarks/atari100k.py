@@ -7,8 +7,8 @@
 `reactive` is agent=reactive as it comes; `world_model` also learns a world model beside the values
 (SPR's loss among its own) and acts without it: what the losses alone do; `advantage` learns it in
 every update, `self_prediction` that without the loss about the actions that were not taken; `fine`
-has the encoder size of that name, `nature` that of DrQ(eps); `long_return` keeps its n-step returns
-at the length of SPR's. The other variants have a target network of constant speed
+has the encoder size of that name, `nature` that of DrQ(eps), `drq` its values too; `long_return`
+keeps its n-step returns at the length of SPR's. The other variants have a target network of constant speed
 (agent.target_tau_end=0): `constant_target` nothing but that; in `explored_alike` all emulators have
 one epsilon; `constant_self_prediction` has the losses of `self_prediction`; `normalised` has layer
 normalisation in the head.
@@ -48,6 +48,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "advantage": ALWAYS,
     "fine": ("encoder.size=fine",),
     "nature": ("encoder.size=nature",),
+    "drq": ("agent=drq", "encoder.size=nature"),
     "long_return": ("agent.n_step_end=10",),
     "constant_target": (CONSTANT,),
     "explored_alike": (CONSTANT, "agent.epsilon_spread=1"),
