@@ -286,10 +286,10 @@ class Agent:
         c, learner = self.config, self.learner
         beta = schedules.linear(c.priority_beta, 1.0, self.total_steps, self.steps)
         n, unroll = learner.n_step(), None
-        if self.model is None or learner.updates % self.model.config.every:
-            batch = self.replay.sample(c.batch_size, n, self.sample_rng, beta=beta, shift=c.shift)
-        else:
+        if self.imagination.learns():
             batch, unroll = self.imagination.sample(n, self.sample_rng)
+        else:
+            batch = self.replay.sample(c.batch_size, n, self.sample_rng, beta=beta, shift=c.shift)
         if c.noisy:
             self.network.resample_noise(self.noise)
             learner.target.resample_noise(self.noise)

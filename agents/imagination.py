@@ -50,6 +50,13 @@ class Imagination:
             model = WorldModel(network.encoder.latent_dim, actions, width, self.config)
         return model.to(self.agent.device)
 
+    def learns(self) -> bool:
+        """Whether the model learns in the agent's next update."""
+        if self.agent.model is None:
+            return False
+        learner, c = self.agent.learner, self.config
+        return learner.updates % c.every == 0 and not 0 < c.until <= learner.annealed()
+
     @property
     def plans(self) -> bool:
         """Whether the agent searches before it acts."""

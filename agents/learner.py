@@ -98,24 +98,25 @@ class Learner:
     def n_step(self) -> int:
         """Length of the n-step return at the present update."""
         c = self.config
-        n = schedules.exponential(c.n_step_start, c.n_step_end, c.anneal_updates, self._annealed())
+        n = schedules.exponential(c.n_step_start, c.n_step_end, c.anneal_updates, self.annealed())
         return round(n)
 
     def gamma(self) -> float:
         c = self.config
         return schedules.discount_schedule(
-            c.gamma_start, c.gamma_end, c.anneal_updates, self._annealed()
+            c.gamma_start, c.gamma_end, c.anneal_updates, self.annealed()
         )
 
     def target_tau(self) -> float:
         """Share of the online weights that the target network takes at the present update."""
         c = self.config
         slows = c.target_tau_end > 0 and c.target_tau < 1
-        if not slows or self._annealed() <= c.anneal_updates:
+        if not slows or self.annealed() <= c.anneal_updates:
             return c.target_tau
-        return max(c.target_tau_end, c.target_tau * c.anneal_updates / self._annealed())
+        return max(c.target_tau_end, c.target_tau * c.anneal_updates / self.annealed())
 
-    def _annealed(self) -> int:
+    def annealed(self) -> int:
+        """Updates since the schedules last began."""
         return self.updates - self.anneal_from
 
     def update(self, inputs: LearnerInputs) -> LearnerOutputs:

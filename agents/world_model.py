@@ -41,6 +41,9 @@ class WorldModelConfig:
 
     enabled: bool = False
     every: int = 4  # updates from one that the model learns in to the next
+    # optimiser updates, counted as agent.anneal_updates are, after which the model learns no more
+    # and teaches the encoder nothing more; 0: it learns to the end
+    until: int = 0
     unroll: int = 5  # agent steps imagined in training (SPR: 5)
     # How many of them, drawn anew for each row, are compared with the real frames: SPR takes all
     # five, and their encoding would cost more than everything else of the model together.
@@ -64,6 +67,7 @@ class WorldModelConfig:
     def __post_init__(self) -> None:
         for key in ("every", "unroll", "targets", "hidden", "advantage_rows"):
             require(getattr(self, key) >= 1, f"world_model.{key} must be at least 1")
+        require(self.until >= 0, f"world_model.until={self.until} must not be negative")
         for key in ("self_prediction", "reward", "termination", "value", "advantage"):
             require(getattr(self, key) >= 0, f"world_model.{key} must not be negative")
         require(0 < self.gradient_scale <= 1, "world_model.gradient_scale must lie in (0, 1]")

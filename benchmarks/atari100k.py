@@ -6,9 +6,10 @@
 
 `reactive` is agent=reactive as it comes; `world_model` also learns a world model beside the values
 (SPR's loss among its own) and acts without it: what the losses alone do; `advantage` learns it in
-every update, `self_prediction` that without the loss about the actions that were not taken; `fine`
-has the encoder size of that name, `nature` that of DrQ(eps), `drq` its values too; `long_return`
-keeps its n-step returns at the length of SPR's. The other variants have a target network of constant speed
+every update, `self_prediction` that without the loss about the actions that were not taken,
+`self_prediction_first` so in the first half alone; `fine` has the encoder size of that name,
+`nature` that of DrQ(eps), `drq` its values too; `long_return` keeps its n-step returns at the
+length of SPR's. The other variants have a target network of constant speed
 (agent.target_tau_end=0): `constant_target` nothing but that; in `explored_alike` all emulators have
 one epsilon; `constant_self_prediction` has the losses of `self_prediction`; `normalised` has layer
 normalisation in the head.
@@ -45,6 +46,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "reactive": (),
     "world_model": MODEL,
     "self_prediction": (*ALWAYS, "world_model.advantage=0"),
+    "self_prediction_first": (*ALWAYS, "world_model.advantage=0", "world_model.until=50000"),
     "advantage": ALWAYS,
     "fine": ("encoder.size=fine",),
     "nature": ("encoder.size=nature",),

@@ -227,6 +227,11 @@ class RunConfig:
             "world_model=latent predicts clipped rewards: set agent.reward_transform=clip",
         )
         require(
+            self.planner.name == "none" or not self.world_model.until,
+            f"world_model.until={self.world_model.until} leaves planner={self.planner.name} a "
+            "model of an earlier encoder: set world_model.until=0 or planner=none",
+        )
+        require(
             self.world_model.unroll <= self.agent.n_step_max,
             f"world_model.unroll={self.world_model.unroll} must be at most the longest n-step "
             f"return, {self.agent.n_step_max}: lower it or raise agent.n_step_start",
