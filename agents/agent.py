@@ -294,7 +294,7 @@ class Agent:
             self.network.resample_noise(self.noise)
             learner.target.resample_noise(self.noise)
         last = learner.update(self._to_device(batch, learner.gamma(), unroll))
-        if self.model is not None and self.last is not None:  # its losses are not of every update
+        if self.imagination.taught and self.last is not None:  # its losses are not of every update
             last = last._replace(scalars=self.last.scalars | last.scalars)
         self.last = last
         if self.device.type == "cpu":

@@ -50,12 +50,15 @@ class Imagination:
             model = WorldModel(network.encoder.latent_dim, actions, width, self.config)
         return model.to(self.agent.device)
 
+    @property
+    def taught(self) -> bool:
+        """Whether a model is there and still learns (`until`)."""
+        annealed = self.agent.learner.annealed()
+        return self.agent.model is not None and not 0 < self.config.until <= annealed
+
     def learns(self) -> bool:
         """Whether the model learns in the agent's next update."""
-        if self.agent.model is None:
-            return False
-        learner, c = self.agent.learner, self.config
-        return learner.updates % c.every == 0 and not 0 < c.until <= learner.annealed()
+        return self.taught and self.agent.learner.updates % self.config.every == 0
 
     @property
     def plans(self) -> bool:

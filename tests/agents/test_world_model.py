@@ -268,33 +268,29 @@ def test_unroll_draws_its_depths():
     assert seen == {1, 2, 3, 4, 5}
 
 
-def test_it_learns_in_every_third_update_and_a_restored_agent_goes_on_the_same():
+def an_agent(model: WorldModelConfig, games: int = 1) -> Agent:
     config = AgentConfig(num_envs=4, hidden=8, batch_size=8, learn_start=8, replay_capacity=400)
-    agent, other = (
-        Agent(
-            config,
-            EncoderConfig(kind="conv"),
-            np.ones((1, 5), bool),
-            total_steps=200,
-            seed=3,
-            world_model=WorldModelConfig(True, every=3, hidden=16),
-        )
-        for _ in range(2)
-    )
-    rng = np.random.default_rng(0)
+    masks, conv = np.ones((games, 5), bool), EncoderConfig(kind="conv")
+    return Agent(config, conv, masks, total_steps=200, seed=3, world_model=model)
+
+
+def play(agent, frames):
+    """Frames [T + 4, 4, 84, 84] of one episode that does not end."""
     no = np.zeros(4, bool)
+    for t in range(len(frames) - 3):
+        obs = frames[t : t + 4].swapaxes(0, 1).copy()
+        reward, first = np.ones(4, np.float32), no | (t == 0)
+        agent.observe(Transition(obs, agent.act(obs), reward, no, no, first, None))
 
-    def play(agent, frames):  # [T + 4, 4, 84, 84]
-        for t in range(len(frames) - 3):
-            obs = frames[t : t + 4].swapaxes(0, 1).copy()
-            reward, first = np.ones(4, np.float32), no | (t == 0)
-            agent.observe(Transition(obs, agent.act(obs), reward, no, no, first, None))
 
-    def weights(module):
-        return torch.cat([p.detach().flatten() for p in module.parameters()]).clone()
+def weights(module):
+    return torch.cat([p.detach().flatten() for p in module.parameters()]).clone()
 
+
+def test_it_learns_in_every_third_update_and_a_restored_agent_goes_on_the_same():
+    agent, other = (an_agent(WorldModelConfig(True, every=3, hidden=16)) for _ in range(2))
     agent.begin_task(0)
-    play(agent, rng.integers(0, 256, (15, 4, 84, 84), np.uint8))
+    play(agent, np.random.default_rng(0).integers(0, 256, (15, 4, 84, 84), np.uint8))
     learned = []
     for update in range(7):
         if update == 4:  # between two updates that teach the model
@@ -313,11 +309,29 @@ def test_it_learns_in_every_third_update_and_a_restored_agent_goes_on_the_same()
     assert (weights(other.model) == weights(agent.model)).all()
 
 
+def test_it_learns_in_the_first_updates_of_each_game_alone():
+    agent = an_agent(WorldModelConfig(True, every=1, until=2, hidden=16), games=2)
+    frames = np.random.default_rng(0).integers(0, 256, (15, 4, 84, 84), np.uint8)
+    learned = []
+    for game in (0, 1, 0):  # the third visit is to a game that has been met before
+        agent.begin_task(game)
+        play(agent, frames)
+        for _ in range(3):
+            model = weights(agent.model)
+            agent._update()
+            learned.append(bool((weights(agent.model) != model).any()))
+            assert ("self_prediction" in agent.last.scalars) == learned[-1]  # no stale loss
+        agent.end_task(frames[:4].swapaxes(0, 1).copy())
+    assert learned == [True, True, False, True, True, False, False, False, False]
+
+
 def test_bad_values_name_the_key():
     with pytest.raises(UserError, match=r"world_model\.every"):
         WorldModelConfig(True, every=0)
     with pytest.raises(UserError, match=r"world_model\.targets=7"):
         WorldModelConfig(True, targets=7)
+    with pytest.raises(UserError, match=r"world_model\.until"):
+        WorldModelConfig(True, until=-1)
 
 
 def test_a_reanalysed_row_bootstraps_from_the_planned_action():

@@ -80,6 +80,14 @@ def test_a_change_of_game_is_told_from_a_new_level_by_several_emulators():
     load_config(["agent=der", "task_labels=boundaries"])
 
 
+def test_a_search_needs_a_model_that_learns_to_the_end():
+    model = ["world_model=latent", "world_model.until=1000"]
+    with pytest.raises(UserError, match=r"world_model\.until=1000 .* set world_model\.until=0"):
+        load_config([*model, "planner=beam"])
+    load_config(model)
+    load_config([model[0], "planner=beam"])
+
+
 def test_nec_does_not_move_its_keys_in_a_graph():
     with pytest.raises(UserError, match=r"memory\.index=hnsw .* set memory\.index=auto"):
         load_config(["agent=nec", "memory.index=hnsw"])
