@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 
 from agents.agent import Agent, Transition
 from agents.change import ChangeConfig, ChangeDetector, Usual, screen
 from agents.config import AgentConfig
 from agents.continual import ContinualConfig, ReplayConfig
 from agents.encoders import EncoderConfig
+from agents.episodic import MemoryConfig, make_agent
 from memory.episodic import EpisodicMemory
 
 N, A = 4, 18
@@ -177,6 +179,56 @@ def test_without_labels_a_change_opens_a_context_and_keeps_the_old_network():
         shows = batch.obs_tm1[:, -1].mean((1, 2)) > 100  # the second game is the brighter one
         assert set(shows) == {False, True}
         assert (batch.task == shows).all()  # those before the alarm among them
+
+
+def test_told_nothing_it_learns_as_one_that_is_told():
+    """Where each change is noticed at once, labels make no other difference anywhere."""
+    config = AgentConfig(
+        hidden=16, batch_size=8, learn_start=16, updates_per_step=0.25, replay_capacity=1200,
+        epsilon_start=0.05, epsilon_end=0.05, epsilon_spread=1,
+    )  # fmt: skip
+    kept = ContinualConfig(
+        replay=ReplayConfig("fifo_and_reservoir", clone_policy=1.0, clone_value=1.0)
+    )
+    # Remembered values have no say: those of the first moment are still of the game before.
+    memory = MemoryConfig("mix", capacity=1000, key_dim=8, horizon=5, warm_up=10**6)
+    told, untold = (
+        make_agent(
+            memory, config, EncoderConfig(), np.ones((games, A), bool), 10_000, 3, continual=kept,
+            task_labels=labels,
+        )
+        for games, labels in ((2, "oracle"), (5, "none"))
+    )  # fmt: skip
+    untold.contexts.detector.see = lambda signals, first: first.all() and untold.steps > 0
+    untold.contexts._context_of = lambda blocks: visit % 2
+    flags, pay = np.zeros(N, bool), np.random.default_rng(0)
+    for visit in range(3):
+        for agent in (told, untold):
+            agent.begin_task(visit % 2)
+        for t in range(50 * visit, 50 * visit + 50):
+            obs, reward = world(visit % 2, t), pay.integers(0, 2, N).astype(np.float32)
+            first = flags | (t == 50 * visit)
+            for agent in (told, untold):
+                action = agent.act(obs)
+                agent.observe(Transition(obs, action, reward, flags, flags, first, None))
+                agent.learn()
+        for agent in (told, untold):
+            agent.end_task(world(visit % 2, 50 * visit + 50))
+    assert untold.contexts.alarms == 2
+    assert told.game_steps == untold.game_steps[:2] == [400, 200]
+    for of in ("network", "acting_network"):
+        weights = (getattr(agent, of).state_dict().values() for agent in (told, untold))
+        assert all(torch.equal(a, b) for a, b in zip(*weights))
+    rng = (np.random.default_rng(1) for _ in range(2))
+    batches = (agent.replay.sample(256, 3, r) for agent, r in zip((told, untold), rng))
+    for a, b in zip(*batches):
+        np.testing.assert_array_equal(a, b)
+    for task in range(2):
+        slots = told.memory.slots_of(task)
+        np.testing.assert_array_equal(slots, untold.memory.slots_of(task))
+        moments = (agent.memory.moments(slots) for agent in (told, untold))
+        for a, b in zip(*moments):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_memory_divides_its_shares_among_the_contexts_in_use():
