@@ -182,10 +182,12 @@ def collect(args: argparse.Namespace) -> None:
     for row in table.values():
         for cell in row.values():
             cell["mean"] = float(np.mean(cell["seeds"]))
+
+    def mean_hns(agent: str, game: str) -> float:
+        return float(np.mean([r["hns"] for r in runs if (r["agent"], r["game"]) == (agent, game)]))
+
     medians = {
-        agent: float(
-            np.median([r["hns"] for r in runs if r["agent"] == agent and r["game"] in PLAN["nec"]])
-        )
+        agent: float(np.median([mean_hns(agent, game) for game in PLAN["nec"]]))
         for agent in PLAN
         if all(agent in table.get(game, {}) for game in PLAN["nec"])
     }
