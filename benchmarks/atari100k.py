@@ -46,7 +46,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "reactive": (),
     "world_model": MODEL,
     "self_prediction": (*ALWAYS, "world_model.advantage=0"),
-    "self_prediction_first": (*ALWAYS, "world_model.advantage=0", "world_model.until=50000"),
+    "self_prediction_first": ("world_model=self_prediction",),
     "advantage": ALWAYS,
     "fine": ("encoder.size=fine",),
     "nature": ("encoder.size=nature",),

@@ -387,7 +387,8 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
 
     for key in options:
         require(key in KEYS, f"'{key}' is no key of the planner comparison; use {', '.join(KEYS)}")
-    learned = run.agent.model is not None
+    # A model that stopped learning half way is of an encoder that is no longer there.
+    learned = run.agent.model is not None and not run.config.world_model.until
     games = options["games"].strip("[]").split(",") if "games" in options else run.sequence.games
     for game in games:
         there = ", ".join(run.sequence.games)
@@ -399,8 +400,8 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
         require(kind in KINDS, f"planner={kind}: use some of {','.join(KINDS)}")
     require(
         learned or set(kinds) <= set(REAL),
-        f"{run.path} has no world model: train with world_model=latent, or give "
-        "planner=reactive,oracle",
+        f"{run.path} has no world model that learned to the end: train with world_model=latent, or "
+        "give planner=reactive,oracle",
     )
     memory = options.get("memory", str(run.config.planner.memory)).lower()
     require(memory in ("true", "false"), f"memory={memory} must be true or false")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,15 @@ def test_an_agent_without_a_model_can_still_be_judged(run):
     assert len(report["games"]["krull"]["variants"]["reactive"]["returns"]) == 2
     assert "krull, reactive" in (run / "report" / "report.html").read_text()
     with pytest.raises(UserError, match="world_model=latent"):
+        main(loaded, {"planner": "beam"})
+
+
+def test_a_model_that_stopped_learning_is_not_searched(run):
+    loaded = load_run(run)
+    model = replace(loaded.config.world_model, until=1)
+    config = replace(loaded.config, world_model=model, planner=PlannerConfig())
+    loaded = replace(loaded, config=config)
+    with pytest.raises(UserError, match="no world model that learned to the end"):
         main(loaded, {"planner": "beam"})
 
 
