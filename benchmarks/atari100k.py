@@ -159,9 +159,10 @@ def collect(args: argparse.Namespace) -> None:
         "command": "python benchmarks/atari100k.py train && python benchmarks/atari100k.py collect",
         "what": "return at 100k agent steps (400k frames), single game; reactive: as it comes; "
         "world_model: with the world model's losses, in every fourth update; advantage: in every "
-        "update; self_prediction: that without the loss about actions not taken; fine: with the "
-        "encoder size of that name; nature: with that of DrQ(eps); long_return: with n-step "
-        "returns of 10 to the end; constant_target: with a target network of constant speed; "
+        "update; self_prediction: that without the loss about actions not taken; "
+        "self_prediction_first: so in the first half alone; fine: with the encoder size of that "
+        "name; nature: with that of DrQ(eps); drq: the preset, with that size; long_return: with "
+        "n-step returns of 10 to the end; constant_target: with a target of constant speed; "
         "explored_alike: that with one epsilon for all emulators; constant_self_prediction: that "
         "with the world model's losses; normalised: that with layer normalisation in the head",
         "table": table,
