@@ -348,7 +348,7 @@ class Agent:
         self.learner.check_finite(self.last)  # or what follows would be of a broken network
         if self.plasticity is not None:
             out |= self.plasticity.diagnostics()
-        if self.model is not None:
+        if self.imagination.taught:  # the errors of a model that has stopped say nothing
             out |= self.imagination.diagnostics()
         out |= {"agent/n_step": float(self.learner.n_step()), "agent/gamma": self.learner.gamma()}
         for name, value in self.last.scalars.items():

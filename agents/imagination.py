@@ -53,8 +53,9 @@ class Imagination:
     @property
     def taught(self) -> bool:
         """Whether a model is there and still learns (`until`)."""
-        annealed = self.agent.learner.annealed()
-        return self.agent.model is not None and not 0 < self.config.until <= annealed
+        if self.agent.model is None:
+            return False
+        return not self.config.until or self.agent.learner.annealed() < self.config.until
 
     def learns(self) -> bool:
         """Whether the model learns in the agent's next update."""

@@ -321,6 +321,9 @@ def test_it_learns_in_the_first_updates_of_each_game_alone():
             agent._update()
             learned.append(bool((weights(agent.model) != model).any()))
             assert ("self_prediction" in agent.last.scalars) == learned[-1]  # no stale loss
+            # errors are logged as long as it will learn again
+            logged = any(name.startswith("model/") for name in agent.diagnostics())
+            assert logged == (len(learned) in (1, 4))
         agent.end_task(frames[:4].swapaxes(0, 1).copy())
     assert learned == [True, True, False, True, True, False, False, False, False]
 
