@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from errors import UserError
 from evaluation.figures import board_figures
@@ -21,6 +22,13 @@ from training.telemetry import (
 
 GAMES = ("road_runner", "krull", "boxing")
 SETTINGS = {"games": GAMES, "steps_per_task": 2_000, "cycles": 1}
+
+
+@pytest.fixture(autouse=True)
+def names_in_order(monkeypatch):
+    """TensorBoard reads the files of a folder by name: second, process, then a counter without
+    leading zeros. Two runs of one process within one second would be read as 10 before 9."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(1_000))
 
 
 def lines(folder):
