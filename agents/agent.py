@@ -181,6 +181,18 @@ class Agent:
         """The network that chooses actions: the target network where the configuration says so."""
         return self.learner.target if self.config.act_with_target else self.network
 
+    def deciding_network(self) -> QNetwork:
+        """The acting network with its encoder where it decides: on the core, if there is one."""
+        if self.backend is None:
+            return self.acting_network
+        return self.backend.acting(self.learner.updates)
+
+    def judging_network(self) -> QNetwork:
+        """The same with the weights of now and without a trace in the core's counts."""
+        if self.backend is None:
+            return self.acting_network
+        return self.backend.judging(self.learner.updates)
+
     def epsilon(self) -> np.ndarray:
         """Probability [N] of a random action in each emulator."""
         return self.exploration.epsilon(self.game_steps[self.game])
@@ -193,11 +205,9 @@ class Agent:
             return actions  # nothing learned yet, or nothing to ask the network for
         if self.config.noisy:
             self.acting_network.resample_noise(self.noise)
-        network = self.acting_network
         if self.backend is not None:
             self.backend.see(obs)
-            network = self.backend.acting(self.learner.updates)
-        greedy = self.greedy(obs, self.game, network, explore=True)
+        greedy = self.greedy(obs, self.game, self.deciding_network(), explore=True)
         return np.where(random, actions, greedy)
 
     @torch.no_grad()
@@ -237,9 +247,7 @@ class Agent:
 
     def eval_policy(self, obs: np.ndarray, game: int) -> np.ndarray:
         """The policy that evaluations judge: greedy, without noise; changes no state."""
-        network, game = self.acting_network, self.label(obs, game)
-        if self.backend is not None:
-            network = self.backend.judging(self.learner.updates)
+        network, game = self.judging_network(), self.label(obs, game)
         noise = {k: v.clone() for k, v in network.named_buffers() if "noise_" in k}
         if noise:
             network.quiet()

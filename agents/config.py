@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from errors import require
@@ -93,11 +92,6 @@ class AgentConfig:
     spike_rate_weight: float = 1.0  # weight of the penalty on (rate - target)^2, a sum over layers
 
     def __post_init__(self) -> None:
-        for key, value in vars(self).items():
-            require(
-                not isinstance(value, float) or math.isfinite(value),
-                f"agent.{key}={value} must be a finite number",
-            )
         at_least_one = (
             "n_step_start n_step_end atoms hidden batch_size target_period num_envs anneal_updates"
         )
@@ -155,6 +149,14 @@ class AgentConfig:
             self.replay_capacity >= floor,
             f"agent.replay_capacity={self.replay_capacity} is too small for agent.num_envs="
             f"{self.num_envs} streams; set it to at least {floor}",
+        )
+        # Streams whose windows still wait for their ends, and a segment of a reservoir's
+        waiting = self.num_envs * (self.n_step_max + 8)
+        require(
+            self.batch_size <= self.replay_capacity - waiting,
+            f"agent.batch_size={self.batch_size} is more than agent.replay_capacity="
+            f"{self.replay_capacity} can be drawn from ({waiting} wait for their returns): raise "
+            "that or lower the batch",
         )
         require(
             not (self.noisy and self.epsilon_end > 0),

@@ -92,7 +92,7 @@ class Contexts:
         """Latents [N, L] of the observations that the agent has just acted on."""
         agent = self.agent
         if agent.latent is None:  # it acted at random
-            network = agent.acting_network
+            network = agent.deciding_network()
             agent.latent = network(torch.from_numpy(obs).to(agent.device)).encoding.latent
         return agent.latent.double().cpu().numpy()
 

@@ -73,6 +73,7 @@ class Learner:
         target.requires_grad_(False)
         self.params = [p for p in network.parameters() if p.requires_grad]
         self.model_params = list(model.parameters()) if model is not None else []
+        self._capturable = self.params[0].device.type == "cuda"
         self.optimiser = self._make_optimiser(self.params)
         self.model_optimiser = self._make_optimiser(self.model_params) if model else None
         self._pairs = (list(target.parameters()), list(network.parameters()))
@@ -92,7 +93,7 @@ class Learner:
             eps=c.adam_eps,
             weight_decay=c.weight_decay,
             fused=True,
-            capturable=params[0].device.type == "cuda",
+            capturable=self._capturable,
         )
 
     def n_step(self) -> int:
@@ -226,11 +227,17 @@ class Learner:
     def load_state_dict(self, state: dict) -> None:
         self.network.load_state_dict(state["network"])
         self.target.load_state_dict(state["target"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self._load_optimiser(self.optimiser, state["optimiser"])
         self.updates, self.anneal_from = state["updates"], state["anneal_from"]
         if self.model is not None:
             self.model.load_state_dict(state["model"])
-            self.model_optimiser.load_state_dict(state["model_optimiser"])
+            self._load_optimiser(self.model_optimiser, state["model_optimiser"])
+
+    def _load_optimiser(self, optimiser: torch.optim.AdamW, state: dict) -> None:
+        """What a CUDA graph needs goes by the device of now, not by that of the checkpoint."""
+        optimiser.load_state_dict(state)
+        for group in optimiser.param_groups:
+            group["capturable"] = self._capturable
 
 
 class _GraphedStep:

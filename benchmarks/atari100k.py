@@ -8,8 +8,8 @@
 (SPR's loss among its own) and acts without it: what the losses alone do; `advantage` learns it in
 every update, `self_prediction` that without the loss about the actions that were not taken,
 `self_prediction_first` so in the first half alone; `fine` has the encoder size of that name,
-`nature` that of DrQ(eps), `drq` its values too; `long_return` keeps its n-step returns at the
-length of SPR's. The other variants have a target network of constant speed
+`nature` that of DrQ(eps), `drq` its values and initialisation too; `long_return` keeps its n-step
+returns at the length of SPR's. The other variants have a target network of constant speed
 (agent.target_tau_end=0): `constant_target` nothing but that; in `explored_alike` all emulators have
 one epsilon; `constant_self_prediction` has the losses of `self_prediction`; `normalised` has layer
 normalisation in the head.
@@ -50,7 +50,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "advantage": ALWAYS,
     "fine": ("encoder.size=fine",),
     "nature": ("encoder.size=nature",),
-    "drq": ("agent=drq", "encoder.size=nature"),
+    "drq": ("agent=drq", "encoder.size=nature", "encoder.calibrated=false"),
     "long_return": ("agent.n_step_end=10",),
     "constant_target": (CONSTANT,),
     "explored_alike": (CONSTANT, "agent.epsilon_spread=1"),
@@ -161,7 +161,8 @@ def collect(args: argparse.Namespace) -> None:
         "world_model: with the world model's losses, in every fourth update; advantage: in every "
         "update; self_prediction: that without the loss about actions not taken; "
         "self_prediction_first: so in the first half alone; fine: with the encoder size of that "
-        "name; nature: with that of DrQ(eps); drq: the preset, with that size; long_return: with "
+        "name; nature: with that of DrQ(eps); drq: the preset, with that size and He's "
+        "initialisation; long_return: with "
         "n-step returns of 10 to the end; constant_target: with a target of constant speed; "
         "explored_alike: that with one epsilon for all emulators; constant_self_prediction: that "
         "with the world model's losses; normalised: that with layer normalisation in the head",

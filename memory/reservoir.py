@@ -71,7 +71,10 @@ class ReservoirReplay:
         rows = length + STACK
         segments = (capacity + capacity // 16) // rows
         if segments < 1:
-            raise ValueError(f"capacity={capacity} holds no segment of {length} transitions")
+            raise UserError(
+                f"agent.replay_capacity leaves a reservoir of {capacity} transitions, which holds "
+                f"no segment of {length}: raise it"
+            )
         self.capacity, self.num_envs, self.n_step_max = capacity, num_envs, n_step_max
         self.frame_shape, self.length, self.segments = tuple(frame_shape), length, segments
         pixels = int(np.prod(frame_shape))
@@ -106,7 +109,8 @@ class ReservoirReplay:
         task: int,
         final_obs: np.ndarray | None = None,
     ) -> None:
-        """Append one transition of each environment; arguments as in `ReplayBuffer.add`."""
+        """Append one transition of each environment; arguments as in `ReplayBuffer.add`, and
+        trusted: that a stack continues its stream is not looked at."""
         flat = obs_tm1.reshape(self.num_envs, STACK, -1)
         for e in range(self.num_envs):
             size = self._open_size[e]

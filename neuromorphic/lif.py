@@ -38,14 +38,15 @@ class LifOptions:
     accumulator: "wide" | "nengo21": the drive a * 2^6 itself wraps at 21 bits and sign (Nengo).
     floor: "signed" | "zero": the membrane never falls below 0 (Nengo's default vmin).
     compare: ">" | ">=" (the SLAYER training library).
-    refractory: "zero" (Nengo: v is held at 0) | "freeze" (Brian2Loihi: v is not updated).
+
+    That Nengo holds v at 0 in the refractory steps and Brian2Loihi does not update it is the same:
+    the spike before them has just set it to 0.
     """
 
     wrap: str = "twos_complement"
     accumulator: str = "wide"
     floor: str = "signed"
     compare: str = ">"
-    refractory: str = "zero"
 
     def __post_init__(self) -> None:
         choices = {
@@ -53,7 +54,6 @@ class LifOptions:
             "accumulator": ("wide", "nengo21"),
             "floor": ("signed", "zero"),
             "compare": (">", ">="),
-            "refractory": ("zero", "freeze"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -187,7 +187,7 @@ class LifStep:
         clipped = np.abs(free) > V_MAX
         waiting = state.wait > 0
         if waiting.any():
-            v = np.where(waiting, 0 if options.refractory == "zero" else state.v, v)
+            v = np.where(waiting, state.v, v)
             clipped &= ~waiting
         state.saturations += int(clipped.sum())
         state.v = v

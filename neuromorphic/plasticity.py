@@ -138,10 +138,12 @@ class PlasticSynapses:
             self.eligibility = dec(self.eligibility, decay_constant(config.tau_eligibility))
             self.counts["eligibility_update"] += self.eligibility.size
         # amplitudes have 16 fractional bits, traces 12; a change has 16, as weights do
-        rows = -fixed(config.a_minus) * self.post_trace[None, :]  # [1, O]
-        columns = fixed(config.a_plus) * self.pre_trace[:, None]  # [I, 1]
-        self._change(np.ix_(pre, np.ones(len(post), bool)), rows, upward=False)
-        self._change(np.ix_(np.ones(len(pre), bool), post), columns, upward=True)
+        if config.a_minus:
+            rows = -fixed(config.a_minus) * self.post_trace[None, :]  # [1, O]
+            self._change(np.ix_(pre, np.ones(len(post), bool)), rows, upward=False)
+        if config.a_plus:
+            columns = fixed(config.a_plus) * self.pre_trace[:, None]  # [I, 1]
+            self._change(np.ix_(np.ones(len(pre), bool), post), columns, upward=True)
         if lost is not None and config.a_lost:
             down = -fixed(config.a_lost) * self.pre_trace[:, None]  # [I, 1]
             self._change(np.ix_(np.ones(len(pre), bool), lost), down, upward=False)
@@ -191,7 +193,7 @@ class PlasticSynapses:
         held = np.clip(free, -ELIGIBILITY_MAX, ELIGIBILITY_MAX)
         self.counts["eligibility_clip"] += int((free != held).sum())
         self.eligibility[where] = held
-        self._eligible = True
+        self._eligible |= bool(held.any())
 
     def _add(self, where: tuple, change: np.ndarray) -> None:
         free = self.weight[where] + change

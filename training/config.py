@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Collection, Sequence
-from dataclasses import FrozenInstanceError, dataclass, field, replace
+from dataclasses import FrozenInstanceError, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,15 @@ class DeviceConfig:
             require(getattr(self, key) >= 1, f"device.{key} must be at least 1")
 
 
+def _check_finite(config: Any, prefix: str = "") -> None:
+    """Of all groups: `key >= 0` alone would let infinity pass."""
+    for key, value in vars(config).items():
+        if is_dataclass(value):
+            _check_finite(value, f"{prefix}{key}.")
+        elif isinstance(value, float):
+            require(math.isfinite(value), f"{prefix}{key}={value} must be a finite number")
+
+
 @dataclass(frozen=True)
 class RunConfig:
     run: str | None = None  # folder of the run; without it one is made from experiment, date, seed
@@ -126,6 +136,7 @@ class RunConfig:
     device: DeviceConfig = field(default_factory=DeviceConfig)
 
     def __post_init__(self) -> None:
+        _check_finite(self)
         require(
             self.run is None or Path(self.run).name not in ("", ".."),
             f"run={self.run} is no name of a run",

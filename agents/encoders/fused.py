@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from agents.encoders import kernels
 from agents.encoders.config import EncoderConfig
 from agents.encoders.geometry import STACK, ConvShape
+from agents.encoders.patches import pixels
 
 
 def fits(shapes: tuple[ConvShape, ...], config: EncoderConfig) -> bool:
@@ -39,7 +40,7 @@ class Plan:
             ],
             dtype=np.int64,
         )
-        self.crop = shapes[0].crop
+        self.first, self.crop = shapes[0], shapes[0].crop
         self.latent = shapes[-1].neurons
         self.sizes = [s.neurons * STACK for s in shapes]  # neurons times steps of a decision
         self.words = [n // kernels.LANES for n in self.sizes]
@@ -55,8 +56,8 @@ class EventEncoder(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, plan: Plan, obs: Tensor, keep: bool, *params: Tensor):
-        obs = obs.contiguous()
         batch = len(obs)
+        obs = pixels(obs, plan.first)
         weights = list(params[0::4])
         weights[0] = weights[0] * plan.pixel
         leaks = [p.sigmoid() for p in params[2::4]]
@@ -67,21 +68,22 @@ class EventEncoder(torch.autograd.Function):
         counts = np.zeros(len(spikes), np.int64)
         latent = torch.empty(batch, plan.latent)
         kernels.forward(
-            obs.view(-1).numpy(), batch, plan.crop, plan.table, _arrays(weights),
+            obs, batch, plan.crop, plan.table, _arrays(weights),
             _arrays(params[1::4]), _arrays(leaks), _arrays(thresholds), spikes, drives, counts,
             latent.view(-1).numpy(), keep,
         )  # fmt: skip
         rates = torch.from_numpy((counts * (plan.share / batch)).astype(np.float32))
         if keep:
             ctx.plan, ctx.spikes, ctx.drives = plan, spikes, drives
-            ctx.save_for_backward(obs, *params[0::4], *leaks, *thresholds)
+            ctx.obs, ctx.batch = obs, batch
+            ctx.save_for_backward(*params[0::4], *leaks, *thresholds)
         return latent, rates
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_latent: Tensor, grad_rates: Tensor):
         plan, layers = ctx.plan, len(ctx.spikes)
-        obs, *saved = ctx.saved_tensors
+        saved = ctx.saved_tensors
         weights, leaks, thresholds = saved[:layers], saved[layers : 2 * layers], saved[-layers:]
         transposed = _arrays([w.view(-1, w.shape[-1]).t() for w in weights])
         lifs = tuple(
@@ -90,9 +92,9 @@ class EventEncoder(torch.autograd.Function):
         )
         grads = [torch.zeros_like(w) for w in weights]
         sums = [torch.zeros(3, w.shape[-1]) for w in weights]
-        every = (grad_rates.numpy() * (plan.share / len(obs))).astype(np.float32)
+        every = (grad_rates.numpy() * (plan.share / ctx.batch)).astype(np.float32)
         kernels.backward(
-            obs.view(-1).numpy(), len(obs), plan.crop, plan.table, transposed, lifs, ctx.spikes,
+            ctx.obs, ctx.batch, plan.crop, plan.table, transposed, lifs, ctx.spikes,
             ctx.drives, _flat(grad_latent), every, plan.boxcar, _arrays(grads), _arrays(sums),
         )  # fmt: skip
         grads[0].mul_(plan.pixel)

@@ -38,6 +38,17 @@ def gather(obs, batch, crop, kernel, grid, kernel2, out):
                         n += kernel
 
 
+def pixels(obs: Tensor, first: ConvShape) -> np.ndarray:
+    """obs uint8 [B, C, 84, 84] in a row. Patches are read eight pixels at a time: where the last
+    one of a frame would be read beyond the end, it is a copy with room behind it."""
+    last = first.crop + (first.out_size - 1) * first.stride  # row and column of the last patch
+    if (last + first.kernel - 1) * FRAME + last + 8 <= FRAME**2:
+        return obs.contiguous().view(-1).numpy()
+    out = torch.empty(obs.numel() + 8, dtype=torch.uint8)
+    out[: obs.numel()].view(obs.shape).copy_(obs)
+    return out.numpy()
+
+
 def fits(shapes: tuple[ConvShape, ...]) -> bool:
     """Whether these are two layers of patches that do not overlap."""
     return len(shapes) == 2 and all(s.kernel == s.stride <= 8 for s in shapes)
@@ -56,7 +67,7 @@ class PatchTwin(torch.autograd.Function):
         rows = batch * (grid * second.kernel) ** 2
         buffer = torch.empty(rows * first.fan_in + SLACK)
         gather(
-            obs.contiguous().view(-1).numpy(), batch, first.crop, first.kernel, grid,
+            pixels(obs, first), batch, first.crop, first.kernel, grid,
             second.kernel, buffer.numpy(),
         )  # fmt: skip
         patches = buffer[: rows * first.fan_in].view(rows, first.fan_in)

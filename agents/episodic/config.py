@@ -53,7 +53,7 @@ class MemoryConfig:
     # -- nec ----------------------------------------------------------------------------------
     value_rate: float = 0.1  # gradient step on stored values, in units of the error
     key_rate: float = 1e-2  # gradient step on stored keys
-    key_step: float = 1e-2  # longest step of a key in one update
+    key_step: float = 1e-2  # longest step of a key for one item of a batch
 
     def __post_init__(self) -> None:
         choices = {
@@ -82,6 +82,11 @@ class MemoryConfig:
         for key in ["gamma", "max_weight"]:
             value = getattr(self, key)
             require(0 <= value <= 1, f"memory.{key}={value} must lie between 0 and 1")
+        require(
+            self.controller != "mfec" or self.horizon == 0,
+            f"memory.horizon={self.horizon}: memory.controller=mfec stores whole returns, set "
+            "memory.horizon=0",
+        )
         require(
             self.controller != "nec" or self.kernel == "inverse",
             "memory.controller=nec learns through the kernel: set memory.kernel=inverse",

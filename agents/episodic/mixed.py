@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.episodic.arbiter import Arbiter
-from agents.episodic.keys import LatentProjection
+from agents.episodic.keys import LatentProjection, checked
 from agents.episodic.remember import RememberingAgent
 from agents.episodic.trails import Returns
 from memory import Batch
@@ -29,9 +29,9 @@ class MixedAgent(RememberingAgent):
         rng = torch.Generator().manual_seed(self.seeds["keys"])
         self.projection = LatentProjection(self.network.encoder.latent_dim, c.key_dim, rng)
         self._slot_of = np.full(self.replay.slots, -1, np.int64)  # of a transition's row in replay
-        # The keys come from the target network, as latents of a batch do, unless shifted frames
-        # were encoded or the online network acts.
-        self._same_encoder = self.config.act_with_target and self.config.shift == 0
+        # A batch says how its later states look now, unless they were shifted or the online
+        # network acts, which has not encoded them.
+        self._refreshes = self.config.act_with_target and self.config.shift == 0
         self.arbiter = Arbiter(len(self.masks), c.max_weight, c.error_rate, c.warm_up)
 
     def encode(self, obs: Tensor, network: nn.Module) -> tuple[Tensor, np.ndarray | None]:
@@ -88,9 +88,10 @@ class MixedAgent(RememberingAgent):
         return self.learner.gamma()
 
     def learned(self, batch: Batch) -> None:
-        """The update has encoded obs_t by the network that acts: their entries get those keys."""
+        """The update has encoded obs_t by the network that acts: their entries get those keys.
+        Where it acts on the core, which encodes a little otherwise, that is asked instead."""
         every = self.memory_config.refresh
-        if not every or self.learner.updates % every or not self._same_encoder:
+        if not every or self.learner.updates % every or not self._refreshes:
             return
         refs = self.replay.names_after(batch.indices, batch.steps)
         refs = np.where(batch.terminated, -1, refs)
@@ -99,8 +100,13 @@ class MixedAgent(RememberingAgent):
         known = (refs >= 0) & (slots >= 0)
         known[known] = self.memory.moments(slots[known]).refs == refs[known]
         if known.any():
-            keys = self.projection(self.last.latent_t[first[known]].float().cpu())
-            self.memory.reembed(slots[known], keys.numpy())
+            rows = first[known]
+            if self.backend is None:
+                latent = self.last.latent_t[rows].float().cpu()
+                keys = checked(self.projection(latent).numpy())
+            else:
+                keys = self.keys_of(batch.obs_t[rows])
+            self.memory.reembed(slots[known], keys)
 
     def received(self, returns: Returns, slots: np.ndarray) -> None:
         s = returns.steps

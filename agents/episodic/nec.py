@@ -8,8 +8,9 @@ Gradients go through the kernel to the encoder (RMSProp), to the p keys and to t
 became known.
 
 The paper leaves open, and it is done here: keys have unit length and D dimensions; sigma, the
-running spread of the returns, makes one learning rate fit every scale of rewards; a key moves at
-most `memory.key_step` in an update; an action without any entry is worth 0.
+running spread of the returns, makes one learning rate fit every scale of rewards; an item of a
+batch moves a key by at most `memory.key_step`, and what several ask of one key adds up; an action
+without any entry is worth 0.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ class NecLearner:
             penalty = losses.spike_rate_penalty(encoding.rates, self.target_rate)
             loss = loss + self.config.spike_rate_weight * penalty
             scalars["spike_rate"] = penalty.detach()
+        scalars["total"] = loss.detach()
+        self._check_finite(scalars["total"])
         self.optimiser.zero_grad()
         loss.backward()
         if self.config.max_grad_norm > 0:
@@ -88,7 +91,6 @@ class NecLearner:
         self.optimiser.step()
         self._move(memory, part, sigma)
         self.updates += 1
-        scalars["total"] = loss.detach()
         scalars["rates"], scalars["spikes"] = encoding.rates.detach(), encoding.spikes.detach()
         return LearnerOutputs(error.detach().abs(), scalars)
 
@@ -104,10 +106,14 @@ class NecLearner:
         memory.apply_gradients(part, c.key_rate, c.value_rate)
 
     def check_finite(self, outputs: LearnerOutputs) -> None:
-        if not torch.isfinite(outputs.scalars["total"]):
+        """Nothing is left to check after an update: `update` does before it moves anything."""
+
+    def _check_finite(self, total: Tensor) -> None:
+        if not torch.isfinite(total):
             raise UserError(
-                f"loss/total became {outputs.scalars['total'].item()} at update {self.updates}: "
-                "lower agent.learning_rate; the last checkpoint of the run was kept"
+                f"loss/total became {total.item()} at update {self.updates}: lower "
+                "agent.learning_rate, memory.value_rate or memory.key_rate; the last checkpoint of "
+                "the run was kept"
             )
 
     def n_step(self) -> int:
@@ -183,7 +189,6 @@ class NecAgent(RememberingAgent):
             returns,
             self.sigma(),
         )
-        self.learner.check_finite(self.last)
 
     def state_dict(self) -> dict:
         return super().state_dict() | {

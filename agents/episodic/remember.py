@@ -117,7 +117,7 @@ class RememberingAgent(Agent):
         self._moment = None
         actions = super().act(obs)
         if self._moment is None:  # it acted at random; the moment is remembered all the same
-            self._moment = self.look(obs, self.game, self.acting_network)
+            self._moment = self.look(obs, self.game, self.deciding_network())
         self._obs = obs
         return actions
 
@@ -184,7 +184,7 @@ class RememberingAgent(Agent):
 
     def _end(self, obs: np.ndarray, rows: np.ndarray) -> None:
         """Episodes `rows` stop at obs [N,...] without a termination."""
-        moment = self.look(obs[rows], self.game, self.acting_network, recall=False)
+        moment = self.look(obs[rows], self.game, self.deciding_network(), recall=False)
         for e, value in zip(rows, self._state_values(moment)):
             self._remember(self.trails.end(int(e), float(value), self.gamma()))
 
@@ -213,8 +213,8 @@ class RememberingAgent(Agent):
     @torch.no_grad()
     def keys_of(self, obs: np.ndarray) -> np.ndarray:
         """Keys [B,D] of obs [B,4,84,84] by the network that acts."""
-        keys, _ = self.encode(torch.from_numpy(obs).to(self.device), self.acting_network)
-        return keys.cpu().numpy()
+        keys, _ = self.encode(torch.from_numpy(obs).to(self.device), self.judging_network())
+        return checked(keys.cpu().numpy())
 
     # -- numbers and pictures -------------------------------------------------------------------
     def diagnostics(self) -> dict[str, float]:
@@ -232,7 +232,7 @@ class RememberingAgent(Agent):
 
         actions: [B] that were taken; by default the best ones by the agent's values.
         """
-        moment = self.look(obs, game, self.acting_network, recall=False)
+        moment = self.look(obs, game, self.judging_network(), recall=False)
         if actions is None:
             allowed = self.allowed[game]
             actions = allowed[moment.q[:, allowed].argmax(1)]

@@ -3,11 +3,14 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from agents.encoders import EncoderConfig, kernels, make_encoder
+from agents.encoders.geometry import conv_shapes
 from agents.encoders.initial import generated_frames
+from agents.encoders.patches import pixels
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +31,18 @@ def frames(count: int) -> torch.Tensor:
     moving = generated_frames(count - count // 2, rng(1))
     noise = torch.randint(0, 256, (count // 2, 4, 84, 84), generator=rng(2), dtype=torch.uint8)
     return torch.cat([moving, noise])
+
+
+@pytest.mark.parametrize("size", ["der", "fine", "nature"])
+def test_no_patch_is_read_beyond_the_pixels(size):
+    first = conv_shapes(size, 1.0, 1)[0]
+    obs = frames(2)
+    row = pixels(obs, first)
+    assert np.array_equal(row[: obs.numel()], obs.reshape(-1).numpy())
+    corner = first.crop + first.stride * np.arange(first.out_size)
+    ends = (corner[:, None, None] + np.arange(first.kernel)) * 84 + corner[:, None] + 8
+    assert (2 * 4 - 1) * 84 * 84 + ends.max() <= len(row)  # eight at a time
+    assert (len(row) > obs.numel()) == (size == "fine")  # the others need no copy
 
 
 def run(encoder, forward, obs):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from agents.agent import Transition
+from agents.backend import BackendConfig
 from agents.config import AgentConfig
 from agents.encoders import EncoderConfig
 from agents.episodic import MemoryConfig, make_agent
@@ -88,7 +89,7 @@ def test_memory_that_knows_nothing_loses_its_say():
     assert arbiter.weight(0) < 0.01
 
 
-def agent_of(controller, **memory):
+def agent_of(controller, encoder=None, backend=None, **memory):
     c = {"controller": controller, "capacity": 500, "key_dim": 8, "neighbours": 3, "horizon": 4,
              "index": "flat", "warm_up": 5, "version_every": 2, "audit_every": 5}  # fmt: skip
     if controller == "mfec":
@@ -110,10 +111,11 @@ def agent_of(controller, **memory):
     return make_agent(
         MemoryConfig(**(c | memory)),
         config,
-        EncoderConfig(kind="conv"),
+        encoder or EncoderConfig(kind="conv"),
         np.ones((2, ACTIONS), bool),
         total_steps=100,
         seed=3,
+        backend=backend,
     )
 
 
@@ -189,7 +191,19 @@ def test_nec_moves_encoder_keys_and_values():
     lengths = np.linalg.norm(memory._slots.keys[: len(memory)], axis=1)
     assert np.allclose(lengths, 1, atol=1e-5)
     step = np.linalg.norm(memory._slots.keys[: len(memory)] - keys, axis=1).max()
-    assert step > 0
+    items = 3 * agent.config.batch_size  # each moves a key by at most so much
+    assert 0 < step <= items * agent.memory_config.key_step
+
+
+def test_nec_that_diverges_is_one_clear_error_before_anything_moves():
+    agent, world = agent_of("nec"), World()
+    play(agent, world, 40)
+    memory = agent.memory
+    memory._slots.values[: len(memory)] = np.inf
+    keys = memory._slots.keys[: len(memory)].copy()
+    with pytest.raises(UserError, match=r"lower agent\.learning_rate, memory\.value_rate"):
+        agent._update()
+    assert np.array_equal(keys, memory._slots.keys[: len(memory)])
 
 
 def test_nec_learns_the_returns_it_was_told():
@@ -227,6 +241,23 @@ def test_learning_batches_give_entries_the_keys_of_the_day():
     assert there.all()
     assert np.allclose(memory._slots.keys[changed], agent.keys_of(obs), atol=1e-5)
     assert (memory.moments(changed).versions == memory.version).all()
+
+
+def test_on_the_core_a_moment_is_asked_for_as_it_was_stored():
+    """Random actions, refreshed keys and cut episodes too: with one synapse a weight the core's
+    latents are far from PyTorch's."""
+    backend = BackendConfig(name="event_core", synapses=1, every=10**6)
+    agent = agent_of("mix", EncoderConfig(), backend, refresh=1)
+    agent.config.__dict__["target_period"] = 10**9  # the encoder that acts stands still
+    world = World()
+    play(agent, world, 40)
+    agent.cut(world.obs())
+    trust = []
+    for t in range(world.length):
+        world.t = t
+        moment = agent.look(world.obs(), 0, agent.deciding_network(), recall=False)
+        trust.append(moment.read.action_confidence[moment.read.hits])
+    assert np.concatenate(trust).min() > 0.7  # .07 where one encoder writes and another asks
 
 
 def test_names_of_later_observations():
@@ -382,6 +413,7 @@ def test_hashes_tell_states_apart_by_a_single_pixel():
         ({"alpha": 0.0}, "memory.alpha"),
         ({"index": "faiss"}, "memory.index"),
         ({"refresh": -1}, "memory.refresh"),
+        ({"controller": "mfec", "horizon": 50}, "memory.horizon=0"),
     ],
 )
 def test_bad_values_are_named(values, word):

@@ -167,3 +167,16 @@ def test_noisy_layers_explore_and_can_be_quiet():
     assert not torch.equal(learner.network(obs).q, quiet)
     learner.network.quiet()
     assert torch.equal(learner.network(obs).q, quiet)
+
+
+def test_a_checkpoint_of_another_device_leaves_the_optimiser_to_this_one():
+    learner, other = make(), make()
+    other.update(bandit())
+    state = other.state_dict()
+    for group in state["optimiser"]["param_groups"]:
+        group["capturable"] = True  # as a GPU's has it, and the other way round
+    learner.load_state_dict(state)
+    assert not any(group["capturable"] for group in learner.optimiser.param_groups)
+    learner._capturable = True
+    learner.load_state_dict(other.state_dict())
+    assert all(group["capturable"] for group in learner.optimiser.param_groups)

@@ -96,6 +96,16 @@ def test_learning_is_counted_by_events():
     assert synapses.counts["weight_update"] == 40
 
 
+def test_what_the_rule_does_not_do_is_not_billed():
+    config = PlasticityConfig(rule="rstdp", a_minus=0.0)
+    synapses = PlasticSynapses(config, np.zeros((10, 4)))
+    for _ in range(5):  # spikes come in, none goes out
+        synapses.learn(np.arange(10) < 3, np.zeros(4, bool))
+    assert synapses.counts["stdp_update"] == synapses.counts["eligibility_update"] == 0
+    synapses.learn(np.arange(10) < 3, np.arange(4) < 1)
+    assert synapses.counts["stdp_update"] == 10
+
+
 def make_patterns(rng, patterns, steps=4, inputs=40):
     rasters = np.zeros((patterns, steps, inputs), bool)
     for raster in rasters:

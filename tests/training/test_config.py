@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from envs import PROTOCOLS
 from errors import UserError
 from tests.envs.published import SEQUENCES
+from training.build import build_agent
 from training.config import CONFIG_DIR, differences, load_config, read_config, to_yaml
 
 GROUPS = sorted(f"{path.parent.name}={path.stem}" for path in CONFIG_DIR.glob("*/*.yaml"))
@@ -40,6 +42,8 @@ def test_command_line_wins_over_an_experiment():
         ("+foo=1", ["foo", "no such key"]),
         ("++agent.x=2", ["'x'", "no such key"]),
         ("agent.v_max=inf", ["agent.v_max", "finite"]),
+        ("memory.reach=inf", ["memory.reach", "finite"]),
+        ("change.slack=-inf", ["change.slack", "finite"]),
         ("consolidation=ewc", ["consolidation takes a list", "consolidation=[a]"]),
         ("sequence.games=pong", ["sequence.games takes a list", "sequence.games=[a]"]),
         ("sequence.games=[pong", ["sequence.games=[pong cannot be read", "close every bracket"]),
@@ -58,6 +62,19 @@ def test_mistakes_are_named_in_one_line(override, words):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_a_batch_that_replay_can_never_fill_is_refused():
+    tight = ["agent.batch_size=512", "agent.learn_start=600", "agent.replay_capacity=400"]
+    with pytest.raises(UserError, match=r"agent\.batch_size=512 .* agent\.replay_capacity=400"):
+        load_config(tight)
+
+
+def test_told_nothing_it_has_the_contexts_it_was_given():
+    config = load_config(
+        ["task_labels=none", "change.contexts=2", "sequence.games=[pong,krull,boxing]"]
+    )
+    assert len(build_agent(config, torch.device("cpu")).masks) == 2
 
 
 @pytest.mark.parametrize("agent", ["nec", "mfec"])
