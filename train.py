@@ -35,7 +35,10 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
         if error.errno != errno.ENOSPC:
-            raise
+            if error.filename is None:
+                raise
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+            return 2
         print(
             f"error: the disk is full ({error.filename or 'run folder'}): free some space and give "
             "the same command again; the last checkpoint is intact",
@@ -160,7 +163,7 @@ def sweep(argv: Sequence[str]) -> int:
 
 
 def describe(sequence, device) -> str:
-    steps = sum(task.steps for task in sequence)
+    steps = sequence.total_steps
     return (
         f"{', '.join(sequence.games)} x {sequence.cycles} cycles, {steps:,} agent steps "
         f"({4 * steps:,} frames) on {device}"

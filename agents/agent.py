@@ -228,14 +228,25 @@ class Agent:
         return out.q
 
     def label(self, obs: np.ndarray, game: int) -> int:
-        """What the agent calls the game with this index when an evaluation shows it obs [N, ...]:
-        itself, or without labels its own context."""
-        return game if self.contexts is None else self.contexts.now(obs)
+        """What the agent calls the game with this index when an evaluation shows it all of obs
+        [N, ...]: itself, or without labels its own context."""
+        return game if self.contexts is None else self.contexts.of_all(obs)
+
+    def labels(self, obs: np.ndarray, game: int) -> np.ndarray:
+        """The same [N] of each row by itself: what the others show, some of them perhaps still
+        black or long over, must not reach its decision."""
+        if self.contexts is None:
+            return np.full(len(obs), game)
+        return self.contexts.of_each(obs)
 
     def eval_values(self, obs: np.ndarray, game: int) -> torch.Tensor:
         """`q_values` of the acting network as an evaluation sees them: leaves no trace in the
         agent but `latent`."""
-        return self.q_values(obs, self.label(obs, game), self.acting_network)
+        return self.label_values(obs, self.label(obs, game))
+
+    def label_values(self, obs: np.ndarray, label: int) -> torch.Tensor:
+        """`eval_values` in what the agent calls `label`."""
+        return self.q_values(obs, label, self.acting_network)
 
     @torch.no_grad()
     def values(self, latent: torch.Tensor, game: int, memory: bool = True) -> torch.Tensor:
@@ -247,12 +258,16 @@ class Agent:
 
     def eval_policy(self, obs: np.ndarray, game: int) -> np.ndarray:
         """The policy that evaluations judge: greedy, without noise; changes no state."""
-        network, game = self.judging_network(), self.label(obs, game)
+        network, labels = self.judging_network(), self.labels(obs, game)
         noise = {k: v.clone() for k, v in network.named_buffers() if "noise_" in k}
         if noise:
             network.quiet()
         try:
-            return self.greedy(obs, game, network)
+            chosen = np.zeros(len(obs), np.int64)
+            for label in np.unique(labels):  # all rows are asked each time: shapes stay the same
+                actions = self.greedy(obs, int(label), network)
+                chosen = np.where(labels == label, actions, chosen)
+            return chosen
         finally:
             for name, buffer in network.named_buffers():
                 if name in noise:

@@ -10,7 +10,7 @@ screen looks like what comes after a change is entered again; otherwise a new on
 replay has stored since the screens became unusual is put to that context, too: the rows of other
 contexts are cloned, and the old network would teach a new game's first moments. An action mask
 would betray the game, so all 18 actions are allowed in every game. An evaluation tells as little:
-it is judged by the context that its screens are nearest to.
+each decision is judged by the context that its screen is nearest to.
 
 That episodes stop at a change is known to any agent: they end there as by a truncation. One that is
 told nothing takes from it that a game does not change within an episode (agents/change.py).
@@ -121,11 +121,16 @@ class Contexts:
             [u.log_distances(blocks).mean() if u.count else np.inf for u in self.screens]
         )
 
-    def now(self, obs: np.ndarray) -> int:
-        """The context that observations [N, 4, 84, 84] of an evaluation belong to."""
+    def of_all(self, obs: np.ndarray) -> int:
+        """The context that observations [N, 4, 84, 84] of an evaluation belong to, taken
+        together."""
         if not any(usual.count for usual in self.screens):
             return self.agent.game
         return int(self.log_distances(screen(obs)).argmin())
+
+    def of_each(self, obs: np.ndarray) -> np.ndarray:
+        """The contexts [N] that they belong to, each by itself."""
+        return np.array([self.of_all(row[None]) for row in obs])
 
     # -- numbers and state ----------------------------------------------------------------------
     def events(self) -> list[dict[str, float]]:

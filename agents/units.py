@@ -1,7 +1,7 @@
 """The hidden units of a network: how active each is, what leads into it and what it leads to.
 
-Units are those of the head's hidden layer and the channels of the encoder's convolutions (sizes der
-and nature; residual networks have no such chain, there the head alone is looked at).
+Units are those of the head's hidden layer and the channels of the encoder's convolutions (sizes
+der, fine and nature; residual networks have no such chain, there the head alone is looked at).
 
 H units of a layer, B batch, P positions of a feature map, O outputs of the layer behind.
 """

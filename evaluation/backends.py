@@ -2,11 +2,13 @@
 
     python evaluate.py run=runs/x backend=torch,event_core
 
-Each backend plays the same episodes (equal seeds: returns are paired). At every decision of these
-whole episodes the other backend is asked too: the share of equal greedy actions is the action
-agreement, told apart by who was playing; the same share of the clear decisions stands beside it.
-On the core every event is counted and billed under every price table. Written into the run's
-folder: report/backends.json, report/raster_<game>.png, and TensorBoard scalars under `backends/`.
+Each backend plays the same episodes (equal seeds: returns are paired) by the network's values
+alone: an agent's episodic memory and planner have no say, and the report names them. At every
+decision of these whole episodes the other backend is asked too: the share of equal greedy actions
+is the action agreement, told apart by who was playing; the same share of the clear decisions stands
+beside it. On the core every event is counted and billed under every price table. Written into the
+run's folder: report/backends.json, report/raster_<game>.png, and TensorBoard scalars under
+`backends/`.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from envs.scores import hns
 from errors import UserError, require
 from evaluation.backends_table import backends_table
 from evaluation.evaluator import EvalGame, Evaluator
+from evaluation.page import write_whole
 from neuromorphic import TABLES, Ledger
 from neuromorphic.prices import MAC
 
@@ -106,8 +109,9 @@ class Contest:
         if self.event is not None:
             ledger = self.event.encoder.ledger()
             note.ledger = ledger if note.ledger is None else note.ledger + ledger
-        # every so-and-so-many-th decision, so that the sample spans episodes
-        if note.decisions // 16 > (note.decisions - len(obs)) // 16 and len(note.logged) < LOGGED:
+        # the first, then every so-and-so-many-th decision, so that the sample spans episodes
+        due = note.decisions // 16 > (note.decisions - len(obs)) // 16
+        if not note.logged or (due and len(note.logged) < LOGGED):
             note.logged.append(obs[0].copy())
 
     def milliseconds(self, logged: Sequence[np.ndarray], rounds: int = 5) -> dict[str, dict]:
@@ -169,6 +173,7 @@ def compare_backends(
         "backends": list(backends),
         "episodes": episodes,
         "seed": run.config.seed,
+        "left_out": _left_out(run.config),
         "games": {},
     }
     if contest.event is not None:
@@ -183,6 +188,15 @@ def compare_backends(
     for game in games:
         report["games"][game] = _game(contest, game, {b: results[b][game] for b in backends})
     return report | {"contest": contest}
+
+
+def _left_out(config: Any) -> list[str]:
+    """Parts of the agent that have no say here: its learned values decide alone."""
+    has = {
+        "episodic memory": config.memory.controller != "none",
+        "planner": config.planner.name != "none",
+    }
+    return [part for part, there in has.items() if there]
 
 
 def _game(contest: Contest, game: str, results: Mapping[str, Any]) -> dict:
@@ -324,7 +338,8 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     report = {"command": command} | report
     folder = run.path / "report"
     folder.mkdir(exist_ok=True)
-    (folder / "backends.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    data = json.dumps(report, indent=1, allow_nan=False) + "\n"
+    write_whole(folder / "backends.json", data)
     _board(run, report, _rasters(contest, games, folder))
     print(backends_table(report))
     print(f"written: {folder / 'backends.json'}")

@@ -19,6 +19,8 @@ def backends_table(report: Mapping) -> str:
         for name, backend in numbers["backends"].items():
             lines.append((game, *_cells(name, backend, numbers)))
     out = _columns(lines)
+    if report.get("left_out"):
+        out.append(f"by the network's values alone, without {' and '.join(report['left_out'])}")
     energy = [line for game, n in report["games"].items() for line in _energy(game, n)]
     if energy:
         out += ["", "energy of a decision on the core, nJ:", *_columns([_HEAD, *energy])]

@@ -9,7 +9,7 @@ from pathlib import Path
 from evaluation.compare import FIGURES, LOWER_IS_BETTER, Comparison, Figure, Method
 from evaluation.compare_figures import SCORES, all_figures
 from evaluation.methods import PARTS, differences
-from evaluation.page import page, picture, png, table
+from evaluation.page import page, picture, png, table, write_whole
 from evaluation.style import short, two_digits
 
 CAPTIONS = {
@@ -38,16 +38,16 @@ MEANINGS = {
 def write(result: Comparison, out: Path, command: str) -> Path:
     """Write all files to the folder `out`; returns the page's path."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(markdown(result), encoding="utf-8")
+    write_whole(out / "table.md", markdown(result))
     data = {"command": command, **as_data(result)}
-    (out / "comparison.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    write_whole(out / "comparison.json", json.dumps(data, indent=1) + "\n")
     images = {name: png(figure) for name, figure in all_figures(result).items()}
     for name in CAPTIONS:
         (out / f"{name}.png").unlink(missing_ok=True)
     for name, image in images.items():
         (out / f"{name}.png").write_bytes(image)
     path = out / "report.html"
-    path.write_text(_page(result, images, command), encoding="utf-8")
+    write_whole(path, _page(result, images, command))
     return path
 
 

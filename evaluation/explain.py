@@ -26,7 +26,7 @@ from agents.episodic.figure import Recall, draw_recall
 from agents.episodic.remember import RememberingAgent
 from errors import require
 from evaluation import lockstep
-from evaluation.page import STYLE
+from evaluation.page import STYLE, write_whole
 from evaluation.planning import play_settings
 from evaluation.style import DPI, dress, look, new_figure
 
@@ -155,6 +155,6 @@ def main(run: Any, options: dict[str, str]) -> Path:
         print(f"{episode.game}: return {episode.score:g} in {len(episode.recalls)} agent steps")
     target = run.path / "report" / "explain.html"
     target.parent.mkdir(exist_ok=True)
-    target.write_text(page(played, agent.task_names(games), agent, numbers["moments"]))
+    write_whole(target, page(played, agent.task_names(games), agent, numbers["moments"]))
     print(f"page: {target}")
     return target

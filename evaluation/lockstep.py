@@ -73,7 +73,7 @@ def play(
             cores[i].send(np.array([sent]))
             step = cores[i].recv()
             over = bool(step.terminated[0])
-            lost = protocol.life_loss_terminal and step.lives[0] < lives[i]
+            lost = protocol.life_loss_terminal and 0 < step.lives[0] < lives[i]
             if record:
                 moment = Moment(obs[i].copy(), int(output), float(step.reward[0]), over or lost)
                 course[i].append(moment)

@@ -54,7 +54,7 @@ class OracleModel:
             reward.append(float(np.clip(self.scratch.step(self.actions.to_full[output]), -1, 1)))
             after = self.scratch.clone_state()
             self.moments.append(after)
-            lost = self.life_loss and after.lives < before.lives
+            lost = self.life_loss and 0 < after.lives < before.lives
             on.append(0.0 if after.over or lost else 1.0)
             self.steps += 1
         names = torch.arange(first, len(self.moments), dtype=torch.float32)[:, None]

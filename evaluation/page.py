@@ -49,6 +49,13 @@ def page(title: str, parts: Sequence[str]) -> str:
     )
 
 
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: what was there before stays until all is on the disk."""
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_bytes(content.encode() if isinstance(content, str) else content)
+    aside.replace(path)
+
+
 def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})

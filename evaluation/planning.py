@@ -41,6 +41,7 @@ from errors import UserError, require
 from evaluation.backends import paired
 from evaluation.evaluator import EvalGame, EvalResult, Evaluator
 from evaluation.lockstep import Moment, play
+from evaluation.page import write_whole
 from evaluation.statistics import aggregate, iqm_difference, probability_of_improvement
 
 KEYS = ("run", "step", "planner", "games", "episodes", "depth", "simulations", "width", "branch",
@@ -93,11 +94,25 @@ class Contest:
 
     @torch.no_grad()
     def decide(self, variant: Variant, obs: np.ndarray, game: int) -> tuple[Tensor, PlanResult]:
-        """The agent's own values [n, A] and what the variant makes of them."""
+        """The agent's own values [n, A] and what the variant makes of them; the tree is of the
+        first row's label."""
+        labels = self.agent.labels(obs, game)
+        q, found = self._decide(variant, obs, int(labels[0]))
+        for label in np.unique(labels[labels != labels[0]]):
+            rows = torch.from_numpy(labels == label).to(q.device)
+            own, other = self._decide(variant, obs, int(label))
+            q = torch.where(rows[:, None], own, q)
+            found = found._replace(
+                q=torch.where(rows[:, None], other.q, found.q),
+                action=torch.where(rows, other.action, found.action),
+            )
+        return q, found
+
+    def _decide(self, variant: Variant, obs: np.ndarray, game: int) -> tuple[Tensor, PlanResult]:
+        """In what the agent calls `game`."""
         agent, config = self.agent, variant.planner
-        game = agent.label(obs, game)
         mask = agent.masks[game]
-        q = agent.eval_values(obs, game)
+        q = agent.label_values(obs, game)
         if config.name == "none":
             return q, PlanResult(q, masked_argmax(q, mask.expand_as(q)), None)
         model = agent.model
@@ -425,10 +440,9 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
         _number({"simulations": n}, "simulations")
         for n in options.get("simulations", "2,8,16").split(",")
     ]
-    episodes = _number(options, "episodes") if "episodes" in options else 30
-    oracle_episodes = (
-        _number(options, "oracle_episodes") if "oracle_episodes" in options else min(10, episodes)
-    )
+    episodes = _number({"episodes": "30"} | options, "episodes", least=1)
+    fewer = {"oracle_episodes": str(min(10, episodes))}
+    oracle_episodes = _number(fewer | options, "oracle_episodes", least=1)
     require(
         emulated or "oracle" not in kinds,
         "planner=oracle searches with an emulator, which catch has not: leave one of them out",
@@ -441,7 +455,8 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     report = {"command": command} | report
     folder = run.path / "report"
     folder.mkdir(exist_ok=True)
-    (folder / "planning.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    data = json.dumps(report, indent=1, allow_nan=False) + "\n"
+    write_whole(folder / "planning.json", data)
     figures = write_figures(run, report, courses, contest, chosen, folder)
     board(run, report, figures)
     planning_table(report)
@@ -451,11 +466,11 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     return report
 
 
-def _number(options: Mapping[str, str], key: str, kind: type = int) -> Any:
+def _number(options: Mapping[str, str], key: str, kind: type = int, least: int = 0) -> Any:
     try:
         value = kind(options[key])
     except ValueError:
         value = -1
-    if value < 0:
-        raise UserError(f"{key}={options[key]} is no number of at least 0")
+    if not (least <= value < float("inf")):
+        raise UserError(f"{key}={options[key]} is no number of at least {least}")
     return value

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.metrics import ContinualMetrics
-from evaluation.page import page, picture, png, read_json, table
+from evaluation.page import page, picture, png, read_json, table, write_whole
 from evaluation.runlog import RunLog, read_run_log
 from evaluation.style import short, two_digits
 from evaluation.summary import HEADERS, NOTE, cells, summarise
@@ -65,7 +65,7 @@ def write_report(run_folder: Path | str) -> Path:
         images[name] = png(figure)
         (report / f"{name}.png").write_bytes(images[name])
     path = report / "report.html"
-    path.write_text(_page(folder, log, metrics, images), encoding="utf-8")
+    write_whole(path, _page(folder, log, metrics, images))
     return path
 
 

@@ -131,7 +131,10 @@ def _add(log: RunLog, line: dict) -> None:
         returns = tuple(np.nan if r is None else float(r) for r in line["returns"])
         hns = None if line["hns"] is None else float(line["hns"])
         record = Evaluation(step, int(line["task"]), str(line["game"]), returns, hns)
-        log.evaluations.setdefault(record.game, []).append(record)
+        before = log.evaluations.setdefault(record.game, [])
+        if before and step < before[-1].step:
+            raise ValueError(f"an evaluation at {step} after one at {before[-1].step}")
+        before.append(record)
     elif kind == "episode":
         score, length = float(line["return"]), int(line["length"])
         log.episodes.append(Episode(step, int(line["task"]), str(line["game"]), score, length))

@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import train
+from evaluation.runlog import read_run_log
 from training.config import load_config, to_yaml
+from training.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
@@ -238,6 +241,45 @@ def test_nan_in_the_loss_keeps_what_was_there(tmp_path, capsys):
     assert train.main([*argv, "agent.updates_per_step=1", f"run={folder}"]) == 2
     assert "agent.learning_rate" in capsys.readouterr().err
     assert (folder / "checkpoints" / "0" / "manifest.json").exists()
+
+
+def test_what_is_logged_is_what_the_report_says(tmp_path):
+    folder = tmp_path / "run"
+    code, lines = run(tmp_path, "sequence.games=[krull,pong]", "agent.hidden=16")
+    assert code == 0
+    last = [line for line in lines if line["kind"] == "continual"][-1]
+    said = read_run_log(folder).metrics().as_dict()
+    assert {k: last[k] for k in said} == json.loads(json.dumps(said))
+
+
+def test_a_run_keeps_what_it_was_started_under(tmp_path, monkeypatch):
+    folder, argv = tmp_path / "run", ["experiment=toy", "device=cpu", "display=off"]
+    config = load_config([*argv, f"run={folder}"])
+    for commit in ("first", "second", "second"):
+        monkeypatch.setattr("training.folder._commit", lambda commit=commit: commit)
+        opened = RunFolder(config)
+        (folder / "metrics.jsonl").touch()  # it ran
+        opened.write_manifest(config, torch.device("cpu"), ("catch",))
+        opened._lock.close()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["commit"], manifest["starts"]) == ("first", 3)
+    assert [start["commit"] for start in manifest["later_starts"]] == ["second", "second"]
+    assert set(manifest["later_starts"][0]) == {"started", "commit"}
+
+
+def test_a_file_that_may_not_be_read_is_one_line(tmp_path, monkeypatch, capsys):
+    def refused(argv):
+        raise PermissionError(13, "Permission denied", "runs/x/metrics.jsonl")
+
+    monkeypatch.setattr(train, "train", refused)
+    assert train.main([]) == 2
+    assert capsys.readouterr().err == "error: runs/x/metrics.jsonl: Permission denied\n"
+
+
+def test_a_configuration_that_is_no_text_is_named(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe")
+    assert train.main([f"run={tmp_path}"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'config.yaml'}: ")
 
 
 def test_help_lists_groups_and_keys(capsys):

@@ -61,7 +61,7 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
         masks = [masks[0]] * many
     try:
         return _agent_of(config, np.stack(masks), tasks.total_steps, device)
-    except MemoryError as error:
+    except (MemoryError, OverflowError) as error:
         raise UserError(
             f"agent.replay_capacity={config.agent.replay_capacity} and memory.capacity="
             f"{config.memory.capacity} do not fit into this machine's memory: lower them"

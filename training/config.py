@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import FrozenInstanceError, dataclass, field, is_dataclass, replace
 from pathlib import Path
@@ -85,6 +86,9 @@ class CheckpointConfig:
             require(getattr(self, key) >= 1, f"checkpoint.{key} must be at least 1")
 
 
+MOST_THREADS = 1024
+
+
 @dataclass(frozen=True)
 class DeviceConfig:
     name: str = "auto"  # cpu, cuda, or auto: cuda where there is one
@@ -97,7 +101,11 @@ class DeviceConfig:
             self.name in ("auto", "cpu", "cuda"), f"device.name={self.name}: use auto, cpu or cuda"
         )
         for key in ("learner_threads", "emulator_threads"):
-            require(getattr(self, key) >= 1, f"device.{key} must be at least 1")
+            value = getattr(self, key)
+            require(
+                1 <= value <= MOST_THREADS,
+                f"device.{key}={value}: set it to a number from 1 to {MOST_THREADS}",
+            )
 
 
 def _check_finite(config: Any, prefix: str = "") -> None:
@@ -184,7 +192,7 @@ class RunConfig:
         require(
             self.backend.name == "torch" or (self.encoder.kind == "spiking" and plain),
             "backend=event_core runs plain spiking layers: set encoder.kind=spiking, encoder.size="
-            "der or nature, encoder.k_wta=0; or set backend=torch",
+            "der, fine or nature, encoder.k_wta=0; or set backend=torch",
         )
         pure = self.memory.controller in ("nec", "mfec")
         require(
@@ -268,6 +276,8 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
     Raises:
         UserError: a key that does not exist, a value of the wrong type or out of range.
     """
+    for word in overrides:
+        check_group(word)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
@@ -277,10 +287,19 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
         raise
     except FrozenInstanceError as error:  # +key=value adds what no group has
         raise UserError(f"{one_line(error)}: there is no such key; leave out the +") from error
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(one_line(error)) from error
     assert isinstance(config, RunConfig)
     return config
+
+
+def check_group(word: str) -> None:
+    """A group takes a name; where it gets a number or nothing, Hydra does not say which group."""
+    key, _, value = word.partition("=")
+    if key.isidentifier() and (CONFIG_DIR / key).is_dir():
+        options = ", ".join(sorted(p.stem for p in (CONFIG_DIR / key).glob("*.yaml")))
+        none = re.fullmatch(r"(null|true|false|[-+.\d].*|[\[{].*)?", value, re.IGNORECASE)
+        require(none is None, f"{word} names none of the group's options: {options}")
 
 
 def with_values(config: RunConfig, other: RunConfig, keys: Sequence[str]) -> RunConfig:
@@ -313,7 +332,7 @@ def read_config(path: Path) -> RunConfig:
         config = OmegaConf.to_object(OmegaConf.merge(schema, saved))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: {one_line(error)}") from error
     assert isinstance(config, RunConfig)
     return config
@@ -384,7 +403,7 @@ def one_line(error: Exception) -> str:
         )
     if isinstance(cause, MissingConfigException):
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-        found = next(line for line in lines if "Could not find" in line)
+        found = next((line for line in lines if "Could not find" in line), lines[0])
         end = next((i for i, line in enumerate(lines) if line.startswith("Config search")), None)
         options = lines[2:end]
         return f"{found.partition(': ')[2] or found}; available: {', '.join(options)}"

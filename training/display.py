@@ -26,8 +26,7 @@ class Display:
 
     def __init__(self, sequence: Any, interval: float = float("inf")) -> None:
         self.games = tuple(sequence.games)
-        self.visits = tuple(task.name for task in sequence)
-        self.total = sum(task.steps for task in sequence)
+        self.sequence, self.total = sequence, sequence.total_steps
         self.interval = interval
         self.step, self.visit = 0, 0
         self.training: dict[str, float] = {}  # last episode's return while training
@@ -82,6 +81,11 @@ class Display:
         """What is being done beside training: shown until the next update."""
         self.message = text
 
+    @property
+    def game(self) -> str:
+        """The game of the present visit."""
+        return self.sequence[min(self.visit, len(self.sequence) - 1)].name
+
     # -- what is derived ------------------------------------------------------------------------
     def seconds_left(self) -> float | None:
         """From the pace since this process began to train, evaluations included."""
@@ -94,8 +98,7 @@ class Display:
         left = self.seconds_left()
         parts = [
             f"{self.step:,} of {self.total:,} steps",
-            f"task {min(self.visit + 1, len(self.visits))}/{len(self.visits)} "
-            f"{self.visits[min(self.visit, len(self.visits) - 1)]}",
+            f"task {min(self.visit + 1, len(self.sequence))}/{len(self.sequence)} {self.game}",
         ]
         if self.steps_per_s is not None:
             parts.append(f"{self.steps_per_s:,.0f} steps/s")
@@ -133,7 +136,7 @@ class PlainDisplay(Display):
 
     def _refresh(self) -> None:
         losses = "".join(f", {name} {value:.3g}" for name, value in self.losses.items())
-        last = self.training.get(self.visits[min(self.visit, len(self.visits) - 1)])
+        last = self.training.get(self.game)
         score = "" if last is None else f", last return {last:,.6g}"
         self._line(self.progress() + score + losses)
 
@@ -188,7 +191,7 @@ class LiveDisplay(Display):
         table = Table(box=None, pad_edge=False, header_style="dim")
         for k, header in enumerate(("game", "training", "evaluation", "best", "HNS", "forgetting")):
             table.add_column(header, justify="left" if k == 0 else "right", min_width=9 * (k > 0))
-        current = self.visits[min(self.visit, len(self.visits) - 1)]
+        current = self.game
         for game in self.games:
             lost = self.numbers.get(f"forgetting/{game}")
             table.add_row(

@@ -106,18 +106,28 @@ class RunFolder:
         aside.rename(self.path / name)
 
     def write_manifest(self, config: RunConfig, device: torch.device, games: tuple) -> None:
-        """manifest.json: what is needed to say under which conditions the numbers arose."""
+        """manifest.json: what is needed to say under which conditions the numbers arose. Where the
+        run was gone on with under others, they are kept with the times in `later_starts`."""
         steps = config.sequence.steps_per_task * len(config.sequence.games) * config.sequence.cycles
         path = self.path / "manifest.json"
         old = _read_manifest(path) if path.exists() else {}
-        manifest = {
-            "command": old.get("command", " ".join(["python", *sys.argv])),
-            "started": old.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
-            "starts": old.get("starts", 0) + 1,
+        now = {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "commit": _commit(),
             "versions": versions(),
             "machine": machine(),
             "device": str(device),
+        }
+        first = {key: old.get(key, value) for key, value in now.items()}
+        later = list(old.get("later_starts", []))
+        others = {key: now[key] for key in now if now[key] != first[key] and key != "started"}
+        if others:
+            later.append({"started": now["started"]} | others)
+        manifest = {
+            "command": old.get("command", " ".join(["python", *sys.argv])),
+            "starts": old.get("starts", 0) + 1,
+            **first,
+            "later_starts": later,
             "seed": config.seed,
             "protocol": vars(config.protocol),
             "games": list(games),

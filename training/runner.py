@@ -86,7 +86,7 @@ class Runner:
         agent: the agent.
         evaluator: its `evaluate_all(policy)` plays all games (evaluation/evaluator.py).
         final_evaluator: the one for the run's last evaluation.
-        judge: (curves, schedule) -> continual metrics, with `as_dict()`.
+        judge: (curves, schedule, raw=curves of raw returns) -> continual metrics, with `as_dict()`.
         normalise: (game, raw score) -> human-normalised score.
         telemetry, display: where numbers go.
         store: checkpoints.
@@ -101,7 +101,7 @@ class Runner:
         agent: Agent,
         evaluator: Any,
         final_evaluator: Any,
-        judge: Callable[[dict, list], Any],
+        judge: Callable[..., Any],
         normalise: Callable[[str, float], float],
         telemetry: Any,
         display: Any,
@@ -241,7 +241,8 @@ class Runner:
         return self.agent.eval_policy(obs, game.index)
 
     def _metrics(self) -> Any:
-        return self.judge(self.telemetry.curves, self.telemetry.schedule)
+        known = self.telemetry
+        return self.judge(known.curves, known.schedule, raw=known.raw_curves())
 
     def _task_event(self, event: str, task: Task) -> None:
         p = self.progress

@@ -33,7 +33,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from errors import UserError, require
-from training.config import CONFIG_DIR, RunConfig, SequenceConfig, load_config, one_line
+from training.config import (
+    CONFIG_DIR,
+    RunConfig,
+    SequenceConfig,
+    check_group,
+    load_config,
+    one_line,
+)
 from training.folder import other_settings
 
 FLAGS = ("--multirun", "-m")
@@ -120,6 +127,8 @@ def _hydra():
 
 def _grid(words: Sequence[str]) -> list[list[str]]:
     """Overrides of every run: Hydra's parser and basic sweeper over the sweep's parameters."""
+    for word in words:
+        check_group(word)
     try:
         hydra = _hydra()
         raw = hydra.compose_config(
@@ -134,7 +143,7 @@ def _grid(words: Sequence[str]) -> list[list[str]]:
         parser = OverridesParser.create(config_loader=hydra.config_loader)
         overrides = parser.parse_overrides([*params, *words])
         ((*grid,),) = BasicSweeper.split_arguments(overrides, None)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(one_line(error)) from error
     return grid
 

@@ -135,6 +135,13 @@ class Telemetry:
         self._write(step, "change", task=task, game=game, **fields)
         self._scalar("change/alarm", context, step)
 
+    def raw_curves(self) -> dict[str, list]:
+        """{game: [[step, mean return], ...]} of the evaluations in `curves`."""
+        return {
+            game: [[step, mean] for (step, _), mean in zip(curve, self.returns[game])]
+            for game, curve in self.curves.items()
+        }
+
     # -- state ----------------------------------------------------------------------------------
     def state_dict(self) -> dict:
         """The length of metrics.jsonl, after everything so far reached the disk."""
@@ -234,7 +241,10 @@ class Telemetry:
         """Keep what the figures need: curves and schedule."""
         kind = line["kind"]
         if kind == "eval" and line["hns"] is not None:
-            self.curves.setdefault(line["game"], []).append([line["step"], line["hns"]])
+            curve = self.curves.setdefault(line["game"], [])
+            if curve and line["step"] < curve[-1][0]:
+                raise ValueError(f"an evaluation at {line['step']} after one at {curve[-1][0]}")
+            curve.append([line["step"], line["hns"]])
             self.returns.setdefault(line["game"], []).append(_mean(line["returns"]))
         elif kind == "task" and line["event"] == "begin":
             self.schedule.append([line["game"], line["step"], None])

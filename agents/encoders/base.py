@@ -72,7 +72,7 @@ class Encoder(nn.Module):
         """The layers as plain numbers. Raises `NotImplementedError` where that cannot be said."""
         raise NotImplementedError(
             f"{type(self).__name__} has residual paths and pooling, which the list of plain "
-            "layers cannot express: use encoder.size=der or encoder.size=nature"
+            "layers cannot express: use encoder.size=der, fine or nature"
         )
 
 

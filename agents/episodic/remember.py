@@ -127,10 +127,10 @@ class RememberingAgent(Agent):
             self._moment = moment
         return torch.from_numpy(moment.q).to(self.device)
 
-    def eval_values(self, obs: np.ndarray, game: int) -> Tensor:
+    def label_values(self, obs: np.ndarray, label: int) -> Tensor:
         self._judging = True
         try:
-            return super().eval_values(obs, game)
+            return super().label_values(obs, label)
         finally:
             self._judging = False
 

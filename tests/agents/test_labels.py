@@ -262,8 +262,12 @@ def test_evaluation_is_judged_by_the_context_that_looks_like_it():
     play(agent, 1, 40, 40)
     assert agent.game == 1
     before = agent.contexts.state_dict()
-    assert [agent.contexts.now(world(kind, 7)) for kind in (0, 1)] == [0, 1]
-    agent.eval_policy(world(0, 3), game=1)
+    assert [agent.label(world(kind, 7), game=1) for kind in (0, 1)] == [0, 1]
+    both = np.concatenate([world(0, 7), world(1, 7)])
+    assert agent.labels(both, game=1).tolist() == [0] * (len(both) // 2) + [1] * (len(both) // 2)
+    mixed = np.concatenate([world(0, 3), np.zeros_like(world(0, 3))])  # not begun yet: black
+    agent.greedy = lambda obs, label, network: np.full(len(obs), label)
+    assert agent.eval_policy(mixed, game=1)[: len(mixed) // 2].tolist() == [0] * (len(mixed) // 2)
     assert agent.game == 1
     np.testing.assert_equal(agent.contexts.state_dict(), before)
 

@@ -63,6 +63,12 @@ def test_a_run_on_the_core_resumes_bit_for_bit(run, tmp_path):
     assert lines(again) == lines(run)
 
 
+def test_an_episode_of_a_few_decisions_is_enough(run, capsys):
+    assert evaluate.main([f"run={run}", "backend=event_core", "episodes=1"]) == 0
+    assert json.loads((run / "report" / "backends.json").read_text())["left_out"] == []
+    assert "without" not in capsys.readouterr().out.splitlines()[2]
+
+
 def test_backends_are_compared_on_the_same_episodes(run, capsys):
     argv = [f"run={run}", "backend=torch,event_core", "episodes=3", "core=loihi1"]
     assert evaluate.main(argv) == 0

@@ -200,6 +200,10 @@ def test_the_oracle_has_settings_of_its_own(run, monkeypatch):
         (["games=pong"], "games=pong"),
         (["colour=red"], "colour"),
         (["planner=oracle", "oracle_gain=x"], "oracle_gain=x"),
+        (["gain=inf"], "gain=inf"),
+        (["share=nan"], "share=nan"),
+        (["episodes=0"], "episodes=0"),
+        (["oracle_episodes=0"], "oracle_episodes=0"),
         (["planner=reactive,oracle"], "catch"),  # it has no emulator to search with
     ],
 )

@@ -82,6 +82,12 @@ def test_other_damage_names_the_line(tmp_path, damaged):
     assert "\n" not in str(caught.value)
 
 
+def test_evaluations_out_of_order_name_the_line(tmp_path):
+    told = '{"step": %d, "kind": "eval", "task": 0, "game": "pong", "returns": [1.0], "hns": 0.1}'
+    with pytest.raises(UserError, match=r"line 2 .*evaluation at 5 after one at 9"):
+        read_run_log(write(tmp_path, [told % 9, told % 5]))
+
+
 def test_an_end_without_a_beginning_is_damage(tmp_path):
     with pytest.raises(UserError, match="line 1 "):
         read_run_log(write(tmp_path, LINES[-1:]))

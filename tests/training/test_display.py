@@ -12,18 +12,14 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from envs import Task, TaskSequence
 from training.display import Display, LiveDisplay, PlainDisplay, clock, make_display
 
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 
 
-class Sequence(list):
-    games = ("road_runner", "krull")
-
-
 def sequence():
-    tasks = [SimpleNamespace(name=g, steps=1_000) for g in Sequence.games]
-    return Sequence(tasks * 2)
+    return TaskSequence(tuple(Task(game, 1_000) for game in ("road_runner", "krull")), cycles=2)
 
 
 def terminal():
