@@ -7,12 +7,12 @@
 `reactive` is agent=reactive as it comes; `world_model` also learns a world model beside the values
 (SPR's loss among its own) and acts without it: what the losses alone do; `advantage` learns it in
 every update, `self_prediction` that without the loss about the actions that were not taken,
-`self_prediction_first` so in the first half alone; `fine` has the encoder size of that name,
-`nature` that of DrQ(eps), `drq` its values and initialisation too; `long_return` keeps its n-step
-returns at the length of SPR's. The other variants have a target network of constant speed
-(agent.target_tau_end=0): `constant_target` nothing but that; in `explored_alike` all emulators have
-one epsilon; `constant_self_prediction` has the losses of `self_prediction`; `normalised` has layer
-normalisation in the head.
+`self_prediction_first` so in the first half alone, `episodic_first` that of agent=episodic; `fine`
+has the encoder size of that name, `nature` that of DrQ(eps), `drq` its values and initialisation
+too; `long_return` keeps its n-step returns at the length of SPR's. The other variants have a target
+network of constant speed (agent.target_tau_end=0): `constant_target` nothing but that; in
+`explored_alike` all emulators have one epsilon; `constant_self_prediction` has the losses of
+`self_prediction`; `normalised` has layer normalisation in the head.
 Folders: <game>-<encoder>-<variant>-s<seed>, without the variant for `reactive`.
 
 Both commands may be given on different machines, and training goes on where it was stopped: what
@@ -47,6 +47,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "world_model": MODEL,
     "self_prediction": (*ALWAYS, "world_model.advantage=0"),
     "self_prediction_first": ("world_model=self_prediction",),
+    "episodic_first": ("agent=episodic", "world_model=self_prediction"),
     "advantage": ALWAYS,
     "fine": ("encoder.size=fine",),
     "nature": ("encoder.size=nature",),
@@ -160,7 +161,8 @@ def collect(args: argparse.Namespace) -> None:
         "what": "return at 100k agent steps (400k frames), single game; reactive: as it comes; "
         "world_model: with the world model's losses, in every fourth update; advantage: in every "
         "update; self_prediction: that without the loss about actions not taken; "
-        "self_prediction_first: so in the first half alone; fine: with the encoder size of that "
+        "self_prediction_first: so in the first half alone; episodic_first: that with "
+        "agent=episodic; fine: with the encoder size of that "
         "name; nature: with that of DrQ(eps); drq: the preset, with that size and He's "
         "initialisation; long_return: with "
         "n-step returns of 10 to the end; constant_target: with a target of constant speed; "

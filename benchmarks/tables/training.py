@@ -52,6 +52,7 @@ def atari100k(all_variants: bool = False) -> str:
         "advantage": "with the world model, in every update",
         "self_prediction": "with self-prediction, in every update",
         "self_prediction_first": "with self-prediction, first half",
+        "episodic_first": "`episodic`, with self-prediction, first half",
     }
     if all_variants:
         labels |= {
