@@ -317,6 +317,7 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     for game in games:
         there = ", ".join(run.sequence.games)
         require(game in run.sequence.games, f"games={game}: this run knows {there}")
+    require(len(set(games)) == len(games), f"games={options.get('games')} names one twice")
     wanted = options.get("neurobench", "false")
     require(wanted in ("true", "false"), f"neurobench={wanted} is neither true nor false")
     require(

@@ -408,6 +408,7 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     for game in games:
         there = ", ".join(run.sequence.games)
         require(game in run.sequence.games, f"games={game}: this run knows {there}")
+    require(len(set(games)) == len(games), f"games={options.get('games')} names one twice")
     emulated = all(run.sequence.game_task(game).rom != CATCH for game in games)
     usual = [k for k in KINDS if (learned or k in REAL) and (emulated or k != "oracle")]
     kinds = options["planner"].strip("[]").split(",") if "planner" in options else usual

@@ -407,8 +407,11 @@ def one_line(error: Exception) -> str:
         end = next((i for i, line in enumerate(lines) if line.startswith("Config search")), None)
         options = lines[2:end]
         return f"{found.partition(': ')[2] or found}; available: {', '.join(options)}"
+    if key in ("jobs", "references"):
+        return f"{key}= is a word of sweeps: give experiment=ablation or --multirun with it"
     if key and isinstance(cause, ConfigAttributeError | ConfigKeyError):
-        keys = list(_flatten(OmegaConf.structured(RunConfig)))
+        groups = [path.name for path in CONFIG_DIR.iterdir() if path.is_dir()]
+        keys = [*_flatten(OmegaConf.structured(RunConfig)), *groups]
         near = difflib.get_close_matches(key, keys, n=3, cutoff=0.5) or [
             k for k in keys if k.rpartition(".")[2] == key.rpartition(".")[2]
         ]

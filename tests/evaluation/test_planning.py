@@ -198,6 +198,7 @@ def test_the_oracle_has_settings_of_its_own(run, monkeypatch):
         (["planner=mcts"], "planner=mcts"),
         (["depth=x"], "depth=x"),
         (["games=pong"], "games=pong"),
+        (["games=krull,krull"], "names one twice"),
         (["colour=red"], "colour"),
         (["planner=oracle", "oracle_gain=x"], "oracle_gain=x"),
         (["gain=inf"], "gain=inf"),

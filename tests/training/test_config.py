@@ -39,6 +39,8 @@ def test_command_line_wins_over_an_experiment():
         ("sequence.games=[]", ["sequence.games"]),
         ("sequence.games=[pogn]", ["pogn", "pong"]),
         ("nonsense", ["nonsense"]),
+        ("experimnt=toy", ["experimnt", "experiment"]),
+        ("jobs=2", ["jobs=", "--multirun"]),
         ("+foo=1", ["foo", "no such key"]),
         ("++agent.x=2", ["'x'", "no such key"]),
         ("agent.v_max=inf", ["agent.v_max", "finite"]),
