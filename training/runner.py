@@ -146,21 +146,28 @@ class Runner:
         game = self.games.index(task.name)
         if not p.in_visit:
             self._begin(task, game)
-        elif p.step // self.eval_every > p.evaluated_at // self.eval_every:
+        elif p.visit_step < task.steps and self._due(self.eval_every, p.evaluated_at):
             self._evaluate()  # it was abandoned when the run was stopped
         while p.visit_step < task.steps:
             before = p.step
             self._step()
-            for every, action in ((self.log_every, self._log), (self.eval_every, self._evaluate)):
-                if p.step // every > before // every:
-                    action()
+            if self._due(self.log_every, before):
+                self._log()
+            # A visit's last evaluation is of the agent that its end has left, which is what a
+            # checkpoint holds: some hundred moments more are then in its memory.
+            if self._due(self.eval_every, before) and p.visit_step < task.steps:
+                self._evaluate()
             if self.upkeep is not None and p.step // UPKEEP_EVERY > before // UPKEEP_EVERY:
                 self.upkeep()
             if self._stop.signum is not None:
                 self._halt()
-            if p.step // self.checkpoint_every > before // self.checkpoint_every:
+            if self._due(self.checkpoint_every, before):
                 self._save()
         self._end(task)
+
+    def _due(self, every: int, before: int) -> bool:
+        """Whether a multiple of `every` lies between `before` and the present step."""
+        return self.progress.step // every > before // every
 
     def _begin(self, task: Task, game: int) -> None:
         p = self.progress
