@@ -11,9 +11,11 @@ import pytest
 import torch
 
 import train
+from agents.agent import Agent
 from evaluation.runlog import read_run_log
 from training.config import load_config, to_yaml
 from training.folder import RunFolder
+from training.runner import Runner
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
@@ -250,6 +252,15 @@ def test_what_is_logged_is_what_the_report_says(tmp_path):
     last = [line for line in lines if line["kind"] == "continual"][-1]
     said = read_run_log(folder).metrics().as_dict()
     assert {k: last[k] for k in said} == json.loads(json.dumps(said))
+
+
+def test_a_visit_is_judged_last_as_its_end_has_left_the_agent(tmp_path, monkeypatch):
+    calls, end, evaluate = [], Agent.end_task, Runner._evaluate
+    monkeypatch.setattr(Agent, "end_task", lambda *a: (calls.append("end"), end(*a)))
+    monkeypatch.setattr(Runner, "_evaluate", lambda *a: (calls.append("judged"), evaluate(*a)))
+    code, _ = run(tmp_path, "sequence.games=[catch]", "sequence.cycles=2", "eval.every=40")
+    assert code == 0
+    assert calls == ["judged"] + 2 * ["judged", "end", "judged"]  # the first before any step
 
 
 def test_a_run_keeps_what_it_was_started_under(tmp_path, monkeypatch):
