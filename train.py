@@ -34,16 +34,16 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            if error.filename is None:
-                raise
+        if error.errno == errno.ENOSPC:
+            print(
+                f"error: the disk is full ({error.filename or 'run folder'}): free some space and "
+                "give the same command again; the last checkpoint is intact",
+                file=sys.stderr,
+            )
+        elif error.filename is not None:
             print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-            return 2
-        print(
-            f"error: the disk is full ({error.filename or 'run folder'}): free some space and give "
-            "the same command again; the last checkpoint is intact",
-            file=sys.stderr,
-        )
+        else:
+            raise
     except KeyboardInterrupt:  # before and after training, or a second time while it is saved
         print(
             "interrupted: the same command with the run's run= goes on from its last checkpoint",

@@ -240,13 +240,12 @@ class Agent:
         return self.contexts.of_each(obs)
 
     def eval_values(self, obs: np.ndarray, game: int) -> torch.Tensor:
-        """`q_values` of the acting network as an evaluation sees them: leaves no trace in the
-        agent but `latent`."""
+        """`q_values` as an evaluation sees them: leaves no trace in the agent but `latent`."""
         return self.label_values(obs, self.label(obs, game))
 
     def label_values(self, obs: np.ndarray, label: int) -> torch.Tensor:
         """`eval_values` in what the agent calls `label`."""
-        return self.q_values(obs, label, self.acting_network)
+        return self.q_values(obs, label, self.judging_network())
 
     @torch.no_grad()
     def values(self, latent: torch.Tensor, game: int, memory: bool = True) -> torch.Tensor:

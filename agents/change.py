@@ -62,7 +62,7 @@ class ChangeConfig:
     fresh: int = 50
     threshold: float = 4.0  # sum of the log distances beyond the slack that is an alarm
     recognise: bool = True  # a game whose screen is that of a known context is that context again
-    contexts: int = 16  # task_labels=none: contexts at most
+    contexts: int = 16  # task_labels=none: contexts at most, or as many as games if those are more
 
     def __post_init__(self) -> None:
         require(

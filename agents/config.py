@@ -150,7 +150,6 @@ class AgentConfig:
             f"agent.replay_capacity={self.replay_capacity} is too small for agent.num_envs="
             f"{self.num_envs} streams; set it to at least {floor}",
         )
-        # Streams whose windows still wait for their ends, and a segment of a reservoir's
         waiting = self.num_envs * (self.n_step_max + 8)
         require(
             self.batch_size <= self.replay_capacity - waiting,

@@ -99,7 +99,7 @@ class Contexts:
     def _context_of(self, blocks: np.ndarray) -> int:
         """The context that screens [N, 144] belong to, or the number of a new one; the nearest
         one where no further one can be had."""
-        far = self.log_distances(blocks)
+        far = self.log_distances(blocks).mean(1)
         known = self.config.recognise and far.min() < self.config.slack
         if known or len(self.screens) == self.most:
             return int(far.argmin())
@@ -115,22 +115,23 @@ class Contexts:
             self.detector.begin(self.screens[context])
 
     def log_distances(self, blocks: np.ndarray) -> np.ndarray:
-        """Mean log distance [C] of screens [N, 144] from what is usual in each context; infinite
+        """Log distances [C, N] of screens [N, 144] from what is usual in each context; infinite
         for one of which nothing has been seen."""
-        return np.array(
-            [u.log_distances(blocks).mean() if u.count else np.inf for u in self.screens]
-        )
-
-    def of_all(self, obs: np.ndarray) -> int:
-        """The context that observations [N, 4, 84, 84] of an evaluation belong to, taken
-        together."""
-        if not any(usual.count for usual in self.screens):
-            return self.agent.game
-        return int(self.log_distances(screen(obs)).argmin())
+        unseen = np.full(len(blocks), np.inf)
+        return np.stack([u.log_distances(blocks) if u.count else unseen for u in self.screens])
 
     def of_each(self, obs: np.ndarray) -> np.ndarray:
-        """The contexts [N] that they belong to, each by itself."""
-        return np.array([self.of_all(row[None]) for row in obs])
+        """The contexts [N] that observations [N, 4, 84, 84] of an evaluation belong to, each by
+        itself."""
+        if not any(usual.count for usual in self.screens):
+            return np.full(len(obs), self.agent.game)
+        return self.log_distances(screen(obs)).argmin(0)
+
+    def of_all(self, obs: np.ndarray) -> int:
+        """The context that they belong to, taken together."""
+        if not any(usual.count for usual in self.screens):
+            return self.agent.game
+        return int(self.log_distances(screen(obs)).mean(1).argmin())
 
     # -- numbers and state ----------------------------------------------------------------------
     def events(self) -> list[dict[str, float]]:

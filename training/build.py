@@ -58,7 +58,7 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
     ]
     if config.task_labels != "oracle":  # contexts; all masks are the same (RunConfig)
         many = len(tasks) if config.task_labels == "boundaries" else config.change.contexts
-        masks = [masks[0]] * many
+        masks = [masks[0]] * max(many, len(masks))  # judgement goes through them by game
     try:
         return _agent_of(config, np.stack(masks), tasks.total_steps, device)
     except (MemoryError, OverflowError) as error:

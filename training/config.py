@@ -287,7 +287,7 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
         raise
     except FrozenInstanceError as error:  # +key=value adds what no group has
         raise UserError(f"{one_line(error)}: there is no such key; leave out the +") from error
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error)) from error
     assert isinstance(config, RunConfig)
     return config
@@ -296,6 +296,7 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
 def check_group(word: str) -> None:
     """A group takes a name; where it gets a number or nothing, Hydra does not say which group."""
     key, _, value = word.partition("=")
+    require(bool(key), f"'{word}' names no key: write key=value")
     if key.isidentifier() and (CONFIG_DIR / key).is_dir():
         options = ", ".join(sorted(p.stem for p in (CONFIG_DIR / key).glob("*.yaml")))
         none = re.fullmatch(r"(null|true|false|[-+.\d].*|[\[{].*)?", value, re.IGNORECASE)

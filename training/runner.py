@@ -157,7 +157,7 @@ class Runner:
             # checkpoint holds: some hundred moments more are then in its memory.
             if self._due(self.eval_every, before) and p.visit_step < task.steps:
                 self._evaluate()
-            if self.upkeep is not None and p.step // UPKEEP_EVERY > before // UPKEEP_EVERY:
+            if self.upkeep is not None and self._due(UPKEEP_EVERY, before):
                 self.upkeep()
             if self._stop.signum is not None:
                 self._halt()

@@ -143,7 +143,7 @@ def _grid(words: Sequence[str]) -> list[list[str]]:
         parser = OverridesParser.create(config_loader=hydra.config_loader)
         overrides = parser.parse_overrides([*params, *words])
         ((*grid,),) = BasicSweeper.split_arguments(overrides, None)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error)) from error
     return grid
 

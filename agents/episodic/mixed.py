@@ -29,8 +29,8 @@ class MixedAgent(RememberingAgent):
         rng = torch.Generator().manual_seed(self.seeds["keys"])
         self.projection = LatentProjection(self.network.encoder.latent_dim, c.key_dim, rng)
         self._slot_of = np.full(self.replay.slots, -1, np.int64)  # of a transition's row in replay
-        # A batch says how its later states look now, unless they were shifted or the online
-        # network acts, which has not encoded them.
+        # Later states of a batch give keys unless they were shifted, or the online network acts,
+        # which has not encoded them.
         self._refreshes = self.config.act_with_target and self.config.shift == 0
         self.arbiter = Arbiter(len(self.masks), c.max_weight, c.error_rate, c.warm_up)
 

@@ -81,7 +81,8 @@ class NecLearner:
             loss = loss + self.config.spike_rate_weight * penalty
             scalars["spike_rate"] = penalty.detach()
         scalars["total"] = loss.detach()
-        self._check_finite(scalars["total"])
+        outputs = LearnerOutputs(error.detach().abs(), scalars)
+        self.check_finite(outputs)
         self.optimiser.zero_grad()
         loss.backward()
         if self.config.max_grad_norm > 0:
@@ -92,7 +93,7 @@ class NecLearner:
         self._move(memory, part, sigma)
         self.updates += 1
         scalars["rates"], scalars["spikes"] = encoding.rates.detach(), encoding.spikes.detach()
-        return LearnerOutputs(error.detach().abs(), scalars)
+        return outputs
 
     def _move(self, memory: EpisodicMemory, part: Any, sigma: float) -> None:
         """A step of keys and values; the mean over the batch is undone: each item moves its own
@@ -106,14 +107,12 @@ class NecLearner:
         memory.apply_gradients(part, c.key_rate, c.value_rate)
 
     def check_finite(self, outputs: LearnerOutputs) -> None:
-        """Nothing is left to check after an update: `update` does before it moves anything."""
-
-    def _check_finite(self, total: Tensor) -> None:
-        if not torch.isfinite(total):
+        """Raise `UserError` when the loss is no longer a number."""
+        if not torch.isfinite(outputs.scalars["total"]):
             raise UserError(
-                f"loss/total became {total.item()} at update {self.updates}: lower "
-                "agent.learning_rate, memory.value_rate or memory.key_rate; the last checkpoint of "
-                "the run was kept"
+                f"loss/total became {outputs.scalars['total'].item()} at update {self.updates}: "
+                "lower agent.learning_rate, memory.value_rate or memory.key_rate; the last "
+                "checkpoint of the run was kept"
             )
 
     def n_step(self) -> int:

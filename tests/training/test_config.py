@@ -48,6 +48,7 @@ def test_command_line_wins_over_an_experiment():
         ("agent=3", ["agent=3", "reactive"]),
         ("agent=[dqn,drq]", ["agent=[dqn,drq]", "reactive"]),
         ("experiment=", ["experiment=", "quickstart"]),
+        ("=3", ["'=3'", "key=value"]),
         ("device.learner_threads=100000", ["device.learner_threads=100000", "1024"]),
         ("memory.reach=inf", ["memory.reach", "finite"]),
         ("change.slack=-inf", ["change.slack", "finite"]),
@@ -77,11 +78,12 @@ def test_a_batch_that_replay_can_never_fill_is_refused():
         load_config(tight)
 
 
-def test_told_nothing_it_has_the_contexts_it_was_given():
+@pytest.mark.parametrize(("given", "there"), [(2, 3), (5, 5)])
+def test_told_nothing_it_has_the_contexts_it_was_given_and_one_for_each_game(given, there):
     config = load_config(
-        ["task_labels=none", "change.contexts=2", "sequence.games=[pong,krull,boxing]"]
+        ["task_labels=none", f"change.contexts={given}", "sequence.games=[pong,krull,boxing]"]
     )
-    assert len(build_agent(config, torch.device("cpu")).masks) == 2
+    assert len(build_agent(config, torch.device("cpu")).masks) == there
 
 
 @pytest.mark.parametrize("agent", ["nec", "mfec"])
