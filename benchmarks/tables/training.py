@@ -53,12 +53,12 @@ def atari100k(all_variants: bool = False) -> str:
         "self_prediction": "with self-prediction, in every update",
         "self_prediction_first": "with self-prediction, first half",
         "episodic_first": "`episodic`, with self-prediction, first half",
+        "drq": "`drq`, encoder size `nature`",
     }
     if all_variants:
         labels |= {
             "fine": "with the encoder size `fine`",
             "nature": "with the encoder size `nature`",
-            "drq": "`drq`, encoder size `nature`",
             "long_return": "with n = 10 to the end",
             "constant_target": "constant target",
             "explored_alike": "constant target, one epsilon for all",
