@@ -77,6 +77,9 @@ class Learner:
         self.optimiser = self._make_optimiser(self.params)
         self.model_optimiser = self._make_optimiser(self.model_params) if model else None
         self._pairs = (list(target.parameters()), list(network.parameters()))
+        # Copied after every update the target is the online network (but for its noise): one pass
+        # of the next observations serves both.
+        self._copies = config.target_tau == 1 and config.target_period == 1 and not config.noisy
         self._graphs = None  # of updates without and with the world model
         if cuda_graph:
             self._graphs = {with_model: _GraphedStep(self._step) for with_model in (False, True)}
@@ -155,7 +158,8 @@ class Learner:
         r_t, discount_t = losses.n_step_return(r, inputs.steps, inputs.terminated, inputs.gamma)
         with torch.no_grad():
             next_target = self.target(inputs.obs_t)
-            select = self.network(inputs.obs_t) if config.double else next_target
+            shared = self._copies or not config.double
+            select = next_target if shared else self.network(inputs.obs_t)
             q_select = select.q
             if self.reanalyse is not None:
                 found, planned = self.reanalyse(select.encoding.latent, q_select, inputs.task)

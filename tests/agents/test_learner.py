@@ -109,6 +109,25 @@ def test_target_averages_a_fixed_part_of_the_training_once_the_schedules_are_ann
         torch.testing.assert_close(target, before + 0.1 * 10 / 21 * (online - before))
 
 
+def test_a_target_copied_every_update_shares_its_pass_with_the_online_network():
+    shares, separate = make(), make()
+    separate._copies = False
+    passes = {}
+    for learner in (shares, separate):
+        learner.network.register_forward_hook(
+            lambda *_, learner=learner: passes.update({learner: passes.get(learner, 0) + 1})
+        )
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(5):
+            batch = bandit(generator=generator)
+            learner.update(batch._replace(terminated=torch.zeros_like(batch.terminated)))
+    assert (passes[shares], passes[separate]) == (5, 10)
+    for a, b in zip(shares.network.parameters(), separate.network.parameters()):
+        assert torch.equal(a, b)
+    for values in ({"target_tau": 0.5}, {"target_period": 2}, {"noisy": True, "epsilon_end": 0.0}):
+        assert not make(**values)._copies
+
+
 def test_target_carries_no_graph():
     learner = make(target_tau=0.1)
     learner.update(bandit())
