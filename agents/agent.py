@@ -319,7 +319,7 @@ class Agent:
         if self.imagination.taught and self.last is not None:  # its losses are not of every update
             last = last._replace(scalars=self.last.scalars | last.scalars)
         self.last = last
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" or c.prioritised:  # elsewhere looking means waiting
             learner.check_finite(self.last)
         if c.prioritised:
             self.replay.update_priorities(batch.indices, self.last.priority.cpu().numpy())
@@ -394,6 +394,8 @@ class Agent:
 
     # -- state ----------------------------------------------------------------------------------
     def state_dict(self) -> dict:
+        if self.last is not None:
+            self.learner.check_finite(self.last)  # or it might push out the last good checkpoint
         backend = {"backend": self.backend.state_dict()} if self.backend is not None else {}
         if self.model is not None:
             backend["model_rng"] = self.imagination.rng.bit_generator.state

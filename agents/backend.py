@@ -164,6 +164,10 @@ class EventBackend:
             self._judge = (updates, on_core(self.source, CoreEncoder(encoder, program)))
         return self._judge[1]
 
+    def moved(self) -> None:
+        """The weights were changed by something other than an update."""
+        self._judge = None
+
     def see(self, obs: np.ndarray) -> None:
         """Remember an observation for the raster picture."""
         self._seen = obs[0].copy()

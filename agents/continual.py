@@ -138,8 +138,13 @@ class Continual:
                     Evidence(lambda: self._fisher(obs), lambda: self._sensitivity(obs))
                 )
         if self.config.replay.clones:
-            self.old.load_state_dict(agent.learner.target.state_dict())
-            self.left = True
+            self._keep(agent.learner.target.state_dict())
+
+    def _keep(self, state: dict) -> None:
+        """From now on this network is what is cloned, as evaluations judge it: without noise."""
+        self.old.load_state_dict(state)
+        self.old.quiet()
+        self.left = True
 
     def _observations(self) -> Tensor:
         """uint8 [M, 4, 84, 84] of the present game, drawn from replay."""
@@ -233,5 +238,4 @@ class Continual:
         if self.consolidation is not None:
             self.consolidation.load_state_dict(state["consolidation"])
         if state["old"] is not None:
-            self.old.load_state_dict(state["old"])
-            self.left = True
+            self._keep(state["old"])

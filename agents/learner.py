@@ -79,7 +79,7 @@ class Learner:
         self._pairs = (list(target.parameters()), list(network.parameters()))
         # Copied after every update the target is the online network (but for its noise): one pass
         # of the next observations serves both.
-        self._copies = config.target_tau == 1 and config.target_period == 1 and not config.noisy
+        self.copies = config.target_tau == 1 and config.target_period == 1 and not config.noisy
         self._graphs = None  # of updates without and with the world model
         if cuda_graph:
             self._graphs = {with_model: _GraphedStep(self._step) for with_model in (False, True)}
@@ -158,7 +158,7 @@ class Learner:
         r_t, discount_t = losses.n_step_return(r, inputs.steps, inputs.terminated, inputs.gamma)
         with torch.no_grad():
             next_target = self.target(inputs.obs_t)
-            shared = self._copies or not config.double
+            shared = self.copies or not config.double
             select = next_target if shared else self.network(inputs.obs_t)
             q_select = select.q
             if self.reanalyse is not None:

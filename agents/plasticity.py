@@ -86,6 +86,8 @@ class Plasticity:
         self.owed = {u.name: 0.0 for u in self.layers}  # replacements, a running fraction
         self.begun = [p.detach().clone() for p in agent.network.parameters()]  # of this game
         self.reset_units = 0  # so far
+        if config.kind in ("redo", "continual_backprop"):
+            agent.learner.copies = False  # units start anew in the online network alone
         self.tasks = 0  # begun so far
 
     # -- when it acts ---------------------------------------------------------------------------
@@ -169,6 +171,8 @@ class Plasticity:
     def _moved(self) -> None:
         if self.agent.learner.consolidation is not None:
             self.agent.learner.consolidation.moved()
+        if self.agent.backend is not None:
+            self.agent.backend.moved()
 
     def _observations(self, rng: np.random.Generator) -> Tensor:
         """uint8 [M, 4, 84, 84] out of replay."""

@@ -9,7 +9,8 @@
 every update, `self_prediction` that without the loss about the actions that were not taken,
 `self_prediction_first` so in the first half alone, `episodic_first` that of agent=episodic; `fine`
 has the encoder size of that name, `nature` that of DrQ(eps), `drq` its values and initialisation
-too; `long_return` keeps its n-step returns at the length of SPR's. The other variants have a target
+too; `nature_online` is `reactive` with that encoder, random shifts and no target network;
+`long_return` keeps its n-step returns at the length of SPR's. The other variants have a target
 network of constant speed (agent.target_tau_end=0): `constant_target` nothing but that; in
 `explored_alike` all emulators have one epsilon; `constant_self_prediction` has the losses of
 `self_prediction`; `normalised` has layer normalisation in the head.
@@ -52,6 +53,13 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "fine": ("encoder.size=fine",),
     "nature": ("encoder.size=nature",),
     "drq": ("agent=drq", "encoder.size=nature", "encoder.calibrated=false"),
+    "nature_online": (
+        "encoder.size=nature",
+        "agent.shift=4",
+        "agent.target_tau=1",
+        CONSTANT,
+        "agent.act_with_target=false",
+    ),
     "long_return": ("agent.n_step_end=10",),
     "constant_target": (CONSTANT,),
     "explored_alike": (CONSTANT, "agent.epsilon_spread=1"),

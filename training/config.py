@@ -226,9 +226,9 @@ class RunConfig:
             f"at once: agent.num_envs={self.agent.num_envs} must be at least 2 (better 4)",
         )
         require(
-            not (pure and (self.agent.noisy or self.agent.prioritised)),
-            f"memory.controller={self.memory.controller} takes agent.noisy=false and "
-            "agent.prioritised=false",
+            not (pure and (self.agent.noisy or self.agent.prioritised or self.agent.shift)),
+            f"memory.controller={self.memory.controller} takes agent.noisy=false, "
+            "agent.prioritised=false and agent.shift=0",
         )
 
     def _check_world_model(self, pure: bool) -> None:

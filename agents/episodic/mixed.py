@@ -29,9 +29,9 @@ class MixedAgent(RememberingAgent):
         rng = torch.Generator().manual_seed(self.seeds["keys"])
         self.projection = LatentProjection(self.network.encoder.latent_dim, c.key_dim, rng)
         self._slot_of = np.full(self.replay.slots, -1, np.int64)  # of a transition's row in replay
-        # Later states of a batch give keys unless they were shifted, or the online network acts,
-        # which has not encoded them.
-        self._refreshes = self.config.act_with_target and self.config.shift == 0
+        # An update encodes the later states of its batch as the agent sees them, unless they were
+        # shifted, or another network acts.
+        self._encoded = self.config.act_with_target and self.config.shift == 0
         self.arbiter = Arbiter(len(self.masks), c.max_weight, c.error_rate, c.warm_up)
 
     def encode(self, obs: Tensor, network: nn.Module) -> tuple[Tensor, np.ndarray | None]:
@@ -39,6 +39,12 @@ class MixedAgent(RememberingAgent):
         self.latent = out.encoding.latent
         self._latent = latent = self.latent.float().cpu()
         return self.projection(latent), out.q.float().cpu().numpy()
+
+    def keys_of(self, obs: np.ndarray) -> np.ndarray:
+        latent = self.latent  # of what it has just acted on, which a change of game is told by
+        keys = super().keys_of(obs)
+        self.latent = latent
+        return keys
 
     def combine(
         self, slow: np.ndarray, read: EpisodicRead, game: int, hashes: np.ndarray
@@ -80,18 +86,15 @@ class MixedAgent(RememberingAgent):
         self.projection.see(self._latent)
         return actions
 
-    def reward(self, reward: np.ndarray) -> np.ndarray:
-        clip = self.config.reward_transform == "clip"  # on the scale of the learned values
-        return np.clip(reward, -1.0, 1.0) if clip else reward
-
     def gamma(self) -> float:
         return self.learner.gamma()
 
     def learned(self, batch: Batch) -> None:
         """The update has encoded obs_t by the network that acts: their entries get those keys.
-        Where it acts on the core, which encodes a little otherwise, that is asked instead."""
+        Where it has not, or where the agent acts on the core, which encodes a little otherwise,
+        they are encoded as it sees them."""
         every = self.memory_config.refresh
-        if not every or self.learner.updates % every or not self._refreshes:
+        if not every or self.learner.updates % every:
             return
         refs = self.replay.names_after(batch.indices, batch.steps)
         refs = np.where(batch.terminated, -1, refs)
@@ -100,12 +103,13 @@ class MixedAgent(RememberingAgent):
         known = (refs >= 0) & (slots >= 0)
         known[known] = self.memory.moments(slots[known]).refs == refs[known]
         if known.any():
-            rows = first[known]
-            if self.backend is None:
-                latent = self.last.latent_t[rows].float().cpu()
+            if self._encoded and self.backend is None:
+                latent = self.last.latent_t[first[known]].float().cpu()
                 keys = checked(self.projection(latent).numpy())
             else:
-                keys = self.keys_of(batch.obs_t[rows])
+                obs, there = self.replay.observations(refs[known])
+                known[known] = there
+                keys = self.keys_of(obs)
             self.memory.reembed(slots[known], keys)
 
     def received(self, returns: Returns, slots: np.ndarray) -> None:

@@ -92,8 +92,9 @@ class RememberingAgent(Agent):
         return read.q
 
     def reward(self, reward: np.ndarray) -> np.ndarray:
-        """Rewards [N] as the returns count them: raw in the papers."""
-        return reward
+        """Rewards [N] as the returns count them: raw in the papers, and where values are learned
+        on the scale of those."""
+        return np.clip(reward, -1.0, 1.0) if self.config.reward_transform == "clip" else reward
 
     def gamma(self) -> float:
         return self.memory_config.gamma

@@ -8,12 +8,13 @@ from agents.agent import Agent, Transition
 from agents.config import AgentConfig
 from agents.continual import ContinualConfig, ReplayConfig
 from agents.encoders import EncoderConfig
+from errors import UserError
 
 N, A = 4, 18
 
 
-def make() -> Agent:
-    config = AgentConfig(hidden=16, batch_size=16, learn_start=16, replay_capacity=400)
+def make(**values) -> Agent:
+    config = AgentConfig(hidden=16, batch_size=16, learn_start=16, replay_capacity=400, **values)
     masks = np.ones((2, A), bool)
     masks[0, 6:] = False
     replay = ReplayConfig("fifo_and_reservoir", clone_policy=0.3, clone_value=0.7)
@@ -40,8 +41,8 @@ def fill(agent: Agent, game: int, steps: int = 30) -> None:
         agent.end_task(frames[:, steps : steps + 4])
 
 
-def of_two_games() -> Agent:
-    agent = make()
+def of_two_games(**values) -> Agent:
+    agent = make(**values)
     fill(agent, 0)
     fill(agent, 1)
     return agent
@@ -54,6 +55,25 @@ def test_nothing_is_cloned_before_a_game_was_left():
     assert not agent.continual.foreign(batch.task).any()
     assert not agent.continual.foreign(1 - batch.task).any()
     assert "clone" not in agent.last.scalars
+
+
+def test_an_agent_that_has_diverged_is_not_saved():
+    """On a GPU nobody has looked at the loss before a checkpoint is due."""
+    agent = of_two_games()
+    agent.last.scalars["total"] = torch.tensor(float("nan"))
+    with pytest.raises(UserError, match=r"loss/total became nan"):
+        agent.state_dict()
+
+
+def test_what_is_cloned_has_no_noise():
+    agent = of_two_games(noisy=True, epsilon_end=0.0, epsilon_spread=1.0)
+    again = make(noisy=True, epsilon_end=0.0, epsilon_spread=1.0)
+    again.continual.load_state_dict(agent.continual.state_dict())
+    for network, silent in [(agent.learner.target, False), (agent.continual.old, True),
+                            (again.continual.old, True)]:  # fmt: skip
+        noise = [b for name, b in network.named_buffers() if "noise_" in name]
+        assert len(noise) == 6
+        assert all((not b.any()) == silent for b in noise)
 
 
 def test_fixed_shapes_give_the_loss_and_gradients_of_the_old_rows_alone():

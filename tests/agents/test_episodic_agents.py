@@ -89,25 +89,26 @@ def test_memory_that_knows_nothing_loses_its_say():
     assert arbiter.weight(0) < 0.01
 
 
-def agent_of(controller, encoder=None, backend=None, **memory):
+def agent_of(controller, encoder=None, backend=None, agent=None, **memory):
     c = {"controller": controller, "capacity": 500, "key_dim": 8, "neighbours": 3, "horizon": 4,
              "index": "flat", "warm_up": 5, "version_every": 2, "audit_every": 5}  # fmt: skip
     if controller == "mfec":
         c |= {"horizon": 0, "gamma": 1.0, "update": "mfec", "kernel": "mean"}
-    config = AgentConfig(
-        num_envs=ENVS,
-        learn_start=8,
-        batch_size=8,
-        updates_per_step=0.5,
-        replay_capacity=200,
-        n_step_start=3,
-        hidden=8,
-        epsilon_decay=10,
-        epsilon_end=0.1,
-        learning_rate=1e-2,
-        reward_transform="none" if controller != "mix" else "clip",
-        act_with_target=controller == "mix",
-    )
+    values = {
+        "num_envs": ENVS,
+        "learn_start": 8,
+        "batch_size": 8,
+        "updates_per_step": 0.5,
+        "replay_capacity": 200,
+        "n_step_start": 3,
+        "hidden": 8,
+        "epsilon_decay": 10,
+        "epsilon_end": 0.1,
+        "learning_rate": 1e-2,
+        "reward_transform": "none" if controller != "mix" else "clip",
+        "act_with_target": controller == "mix",
+    }
+    config = AgentConfig(**(values | (agent or {})))
     return make_agent(
         MemoryConfig(**(c | memory)),
         config,
@@ -206,6 +207,14 @@ def test_nec_that_diverges_is_one_clear_error_before_anything_moves():
     assert np.array_equal(keys, memory._slots.keys[: len(memory)])
 
 
+@pytest.mark.parametrize("controller", ["nec", "mfec", "mix"])
+def test_returns_count_rewards_as_configured(controller):
+    rewards = np.array([3.0, -0.5], np.float32)
+    for transform, seen in [("clip", [1.0, -0.5]), ("none", [3.0, -0.5])]:
+        agent = agent_of(controller, agent={"reward_transform": transform})
+        assert agent.reward(rewards).tolist() == seen
+
+
 def test_nec_learns_the_returns_it_was_told():
     agent, world = agent_of("nec"), World()
     losses = []
@@ -228,11 +237,17 @@ def test_old_keys_are_encoded_anew():
     assert still.memory.stats()["stale"] > stats["stale"]
 
 
-def test_learning_batches_give_entries_the_keys_of_the_day():
-    agent, world = agent_of("mix", refresh=1), World()
+@pytest.mark.parametrize("values", [{}, {"act_with_target": False}, {"shift": 4}])
+def test_learning_batches_give_entries_the_keys_of_the_day(values):
+    agent, world = agent_of("mix", refresh=1, agent=values), World()
     agent.config.__dict__["target_period"] = 10**9  # the encoder that acts stands still
+    if not agent.config.act_with_target:
+        agent.learner.optimiser.step = lambda: None
     play(agent, world, 40)
     memory = agent.memory
+    if not agent.config.act_with_target:
+        with torch.no_grad():
+            agent.network.encoder.layers[0].weight.mul_(0.5)
     before = memory._slots.keys[: len(memory)].copy()
     agent._update()
     changed = np.flatnonzero((before != memory._slots.keys[: len(memory)]).any(1))
@@ -258,6 +273,10 @@ def test_on_the_core_a_moment_is_asked_for_as_it_was_stored():
         moment = agent.look(world.obs(), 0, agent.deciding_network(), recall=False)
         trust.append(moment.read.action_confidence[moment.read.hits])
     assert np.concatenate(trust).min() > 0.7  # .07 where one encoder writes and another asks
+    agent.act(world.obs())
+    acted_on = agent.latent.clone()
+    agent._update()
+    assert torch.equal(agent.latent, acted_on)  # a change of game is told by it afterwards
 
 
 def test_names_of_later_observations():

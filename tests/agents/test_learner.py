@@ -111,7 +111,7 @@ def test_target_averages_a_fixed_part_of_the_training_once_the_schedules_are_ann
 
 def test_a_target_copied_every_update_shares_its_pass_with_the_online_network():
     shares, separate = make(), make()
-    separate._copies = False
+    separate.copies = False
     passes = {}
     for learner in (shares, separate):
         learner.network.register_forward_hook(
@@ -125,7 +125,7 @@ def test_a_target_copied_every_update_shares_its_pass_with_the_online_network():
     for a, b in zip(shares.network.parameters(), separate.network.parameters()):
         assert torch.equal(a, b)
     for values in ({"target_tau": 0.5}, {"target_period": 2}, {"noisy": True, "epsilon_end": 0.0}):
-        assert not make(**values)._copies
+        assert not make(**values).copies
 
 
 def test_target_carries_no_graph():
