@@ -16,7 +16,6 @@ memory was reminded of; `compare` reports on many runs.
 
 from __future__ import annotations
 
-import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -96,9 +95,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno != errno.ENOSPC and error.filename is None:
-            raise
-        print(f"error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        print(f"error: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: give the same command again", file=sys.stderr)

@@ -34,16 +34,14 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            print(
-                f"error: the disk is full ({error.filename or 'run folder'}): free some space and "
-                "give the same command again; the last checkpoint is intact",
-                file=sys.stderr,
+        where = error.filename or "the run's folder"
+        said = f"{where}: {error.strerror or error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            said = (
+                f"the disk is full ({where}): free some space and go on with the run's run=; the "
+                "last checkpoint is intact"
             )
-        elif error.filename is not None:
-            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        else:
-            raise
+        print(f"error: {said}", file=sys.stderr)
     except KeyboardInterrupt:  # before and after training, or a second time while it is saved
         print(
             "interrupted: the same command with the run's run= goes on from its last checkpoint",
@@ -152,13 +150,19 @@ def sweep(argv: Sequence[str]) -> int:
     if executor.stopped is not None:
         print("the same command goes on")
         return 128 + executor.stopped
-    done = [j for j in plan.jobs if is_finished(j.folder)]
-    runs = [(j.method, str(j.folder)) for j in done if not j.reference]
-    if runs:
-        result = compare(runs, [(None, str(j.folder)) for j in done if j.reference])
-        publish(result, plan.folder / "comparison", shlex.join(["python", *sys.argv]))
     for job in executor.failed:
         print(f"error: {job.folder} failed: mend it and give the same command", file=sys.stderr)
+    done = [j for j in plan.jobs if is_finished(j.folder)]
+    sequences: dict[tuple[str, ...], list] = {}  # a comparison is of runs on one sequence
+    for job in (j for j in done if not j.reference):
+        sequences.setdefault(tuple(job.config.sequence.games), []).append(job)
+    for games, jobs in sequences.items():
+        name = "comparison" if len(sequences) == 1 else f"comparison_{'_'.join(games)}"[:120]
+        result = compare(
+            [(j.method, str(j.folder)) for j in jobs],
+            [(None, str(j.folder)) for j in done if j.reference],
+        )
+        publish(result, plan.folder / name, shlex.join(["python", *sys.argv]))
     return 1 if executor.failed else 0
 
 

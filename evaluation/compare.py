@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,6 +113,7 @@ def compare(
         require(len(games) == 1, f"single={run.path} has {len(games)} games; give runs on one")
     if any(len(run.log.games) > 1 for run in loaded):
         references += [run for run in loaded if len(run.log.games) == 1]
+        references = list({Path(run.path).resolve(): run for run in references}.values())
         loaded = [run for run in loaded if len(run.log.games) != 1]
     loaded, references = _finished(loaded, notes), _finished(references, notes)
     require(bool(loaded), "none of the runs is finished: let one run to its end")
@@ -223,18 +224,21 @@ def _method(
     notes: list[str],
 ) -> Method:
     def scaled(game: str, curve: Curve) -> Curve:
-        return Curve(curve.steps, curve.scores / divisors[game])
+        return Curve(curve.steps, curve.scores / divisors.get(game, 1.0))
 
     curves, metrics = [], []
     for run in runs:
-        own = {g: scaled(g, c) for g, c in run.log.curves().items() if g in divisors}
+        own = {g: scaled(g, c) for g, c in run.log.curves().items()}
         empty = [g for g, c in own.items() if not c.steps.size]
-        require(not empty, f"{run.path}: {', '.join(empty)} has no finite human-normalised score")
-        single = {g: scaled(g, _of_seed(x, run.seed)) for g, x in alone.items() if g in divisors}
-        visits = [v for v in run.log.visits if v.game in divisors]
-        raw = {g: c for g, c in run.log.raw_curves().items() if g in divisors}
-        curves.append(own)
-        metrics.append(continual_metrics(own, visits, single or None, raw=raw))
+        require(
+            not empty,
+            f"{run.path}: {', '.join(empty)} has no finite human-normalised score: leave the run "
+            "out",
+        )
+        single = {g: scaled(g, _of_seed(x, run.seed)) for g, x in alone.items()}
+        whole = continual_metrics(own, run.log.visits, single or None, raw=run.log.raw_curves())
+        curves.append({g: c for g, c in own.items() if g in divisors})
+        metrics.append(_of_games(whole, divisors))
     if any(m.visits != metrics[0].visits for m in metrics):
         notes.append(f"{name}: its seeds had different budgets")
     costs = [run.costs() for run in runs]
@@ -246,6 +250,19 @@ def _method(
         {f: _figure(f, metrics) for f in FIGURES},
         {key: _mean([c[key] for c in costs]) for key in costs[0]},
         {g: score / divisors[g] for g, score in _last_scores(alone).items() if g in divisors},
+    )
+
+
+def _of_games(metrics: ContinualMetrics, games: Container[str]) -> ContinualMetrics:
+    """What concerns some of a sequence's games. All visits stay: what the training of another
+    game did to these is part of it. Means over games are those of `_figure`."""
+    parts = ("now", "forgetting_by_game", "forward_transfer_by_game", "intransigence_by_game")
+    rows = [i for i, game in enumerate(metrics.games) if game in games]
+    return replace(
+        metrics,
+        games=tuple(metrics.games[i] for i in rows),
+        level=metrics.level[rows],
+        **{p: {g: x for g, x in getattr(metrics, p).items() if g in games} for p in parts},
     )
 
 

@@ -173,7 +173,7 @@ def matrices(result: Comparison) -> Figure:
     figure = new_figure(0.5 + rows * (0.55 + 0.3 * len(result.games)))
     panels = figure.subplots(rows, columns, squeeze=False)
     for k, (method, table) in enumerate(zip(result.methods, tables)):
-        axes, visits = panels.flat[k], method.metrics[0].visits
+        axes, visits = panels.flat[k], method.metrics[0].visits[: table.shape[1] - 1]
         shade = np.clip(table / np.where(best > 0, best, np.inf), 0, 1)
         image = axes.imshow(shade, cmap="cividis", vmin=0, vmax=1, aspect="auto")
         if table.shape[1] <= 16:
@@ -182,6 +182,8 @@ def matrices(result: Comparison) -> Figure:
                 axes.text(column, row, two_digits(table[row, column]), ha="center", va="center",
                           fontsize=8, color="white" if dark else "black")  # fmt: skip
         for column, visit in enumerate(visits, 1):
+            if visit.game not in result.games:  # left out
+                continue
             corner = (column - 0.5, result.games.index(visit.game) - 0.5)
             axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.8))
         ends = ["start", *(short(v.end) for v in visits)]

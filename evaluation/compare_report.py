@@ -23,9 +23,10 @@ CAPTIONS = {
     "of it. Numbers: scores; colour: share of the best that any method reached on that game.",
     "profiles": "The higher the better: the share of all games and seeds that end above a score. "
     "Where curves cross, neither method is better everywhere.",
-    "costs": "Minutes of the whole run, evaluations included; median speed of training alone. Runs "
-    "that shared a machine have slowed each other: their times compare only where "
-    "the load was the same. Bytes: what an agent remembers with beside network and optimiser.",
+    "costs": "Minutes of the whole run, evaluations included but for the last one; median speed "
+    "of training alone. Runs that shared a machine have slowed each other: their times compare "
+    "only where the load was the same. Bytes: what an agent remembers with beside network and "
+    "optimiser.",
 }
 MEANINGS = {
     "average": "score over all games at the end",

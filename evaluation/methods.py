@@ -50,7 +50,13 @@ class Run:
     def budget(self) -> int | None:
         """Agent steps the run was started for; None where the folder does not say."""
         steps = self.manifest.get("budget_agent_steps")
-        return steps if isinstance(steps, int) else None
+        if isinstance(steps, int):
+            return steps
+        try:
+            sequence = self.config["sequence"]
+            return len(sequence["games"]) * sequence["cycles"] * sequence["steps_per_task"]
+        except (KeyError, TypeError):
+            return None
 
     @property
     def finished(self) -> bool:
@@ -129,9 +135,10 @@ def read(path: str, name: str | None = None) -> Run:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a folder holds a run that was trained to its end."""
-    whole = (folder / FILE_NAME).is_file() and (folder / "config.yaml").is_file()
-    return whole and read(str(folder)).finished
+    """Whether a folder holds a run that was trained to its end, saved and reported: what a sweep
+    need not start again."""
+    files = (FILE_NAME, "config.yaml", "report/report.html")
+    return all((folder / name).is_file() for name in files) and read(str(folder)).finished
 
 
 def group(runs: Sequence[Run]) -> dict[str, list[Run]]:

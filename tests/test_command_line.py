@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -285,6 +286,20 @@ def test_a_file_that_may_not_be_read_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train, "train", refused)
     assert train.main([]) == 2
     assert capsys.readouterr().err == "error: runs/x/metrics.jsonl: Permission denied\n"
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EIO])
+def test_a_write_that_fails_without_a_name_is_one_line(monkeypatch, capsys, number):
+    def failed(argv):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(train, "train", failed)
+    assert train.main([]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "the run's folder" in said
+    assert said.count("\n") == 1
+    assert ("the disk is full" in said) == (number == errno.EDQUOT)
 
 
 def test_a_configuration_that_is_no_text_is_named(tmp_path, capsys):

@@ -88,7 +88,7 @@ class CheckpointStore:
             raise UserError(
                 f"{self.folder}: the checkpoint of step {step} could not be written "
                 f"({error.strerror or error}); free some space there or mend its permissions and "
-                "give the same command again, the checkpoints before it are intact"
+                f"go on with run={self.folder.parent}, the checkpoints before it are intact"
             ) from error
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)

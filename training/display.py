@@ -7,6 +7,7 @@ restores the terminal, whatever ended the run.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -147,7 +148,10 @@ class PlainDisplay(Display):
         self._line(f"evaluation: {scores}{end}")
 
     def _line(self, text: str) -> None:
-        print(text, file=self.stream, flush=True)
+        try:
+            print(text, file=self.stream, flush=True)
+        except BrokenPipeError:  # whoever read along has gone; the run goes on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 
 class LiveDisplay(Display):

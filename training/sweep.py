@@ -192,8 +192,8 @@ def _references(jobs: Sequence[Job], folder: Path) -> list[Job]:
     for job in jobs:
         of = "" if job.method == jobs[0].method else f".{job.method}"
         games, cycles = job.config.sequence.games, job.config.sequence.cycles
-        steps = cycles * job.config.sequence.steps_per_task
-        for game in games if len(games) > 1 else ():
+        for game in dict.fromkeys(games) if len(games) > 1 else ():
+            steps = cycles * games.count(game) * job.config.sequence.steps_per_task
             words = (f"games=[{game}]", "cycles=1", f"steps_per_task={steps}")
             alone = SequenceConfig([game], steps, 1)
             out.append(

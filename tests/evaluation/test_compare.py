@@ -1,22 +1,24 @@
 """Runs that differ only in their seed are one method; what does not go together is refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic_run
 from synthetic_run import write_run
 
 from errors import UserError
 from evaluation.compare import compare, main
-from evaluation.compare_report import games_table, markdown
-from evaluation.methods import descriptions, find
+from evaluation.compare_report import games_table, markdown, publish
+from evaluation.methods import descriptions, find, is_finished, read
 from evaluation.statistics import aggregate, interquartile_mean, mean_band
 
 GAMES = ("road_runner", "krull", "boxing")
 
 
 def make(path, seed=0, batch=32, **settings):
-    write_run(path, seed=seed, cycles=1, **settings)
+    write_run(path, seed=seed, **({"cycles": 1} | settings))
     text = f"run: {path}\ntitle: t\nseed: {seed}\nagent:\n  batch_size: {batch}\n"
     (path / "config.yaml").write_text(text)
     return str(path)
@@ -99,6 +101,48 @@ def test_single_task_references(folder, single):
     last = compare(named(folder / "a-s0", *single)).alone["krull"]
     assert ratio == pytest.approx(whole / last)
     assert scaled.alone == dict.fromkeys(GAMES, 1.0)
+    twice = compare(named(folder / "a-s0", *single), named(*single))
+    assert twice.methods[0].figures == given.figures
+
+
+def test_a_game_without_a_scale_is_still_part_of_the_sequence(
+    folder, single, tmp_path, monkeypatch
+):
+    """What its training did to the others is theirs, though it is not reported itself."""
+    runs, alone = named(folder / "a-s0"), [s for s in single if "boxing" not in s]
+    whole = compare(runs, named(*single), scale="single").methods[0]
+    monkeypatch.setitem(synthetic_run.GAMES, "boxing", (0.1, 12.1, -0.3))
+    low = make(tmp_path / "boxing-s0", games=("boxing",))
+    result = compare(runs, named(*alone, low), scale="single")
+    (left,) = result.methods
+    assert result.games == ("road_runner", "krull")
+    assert left.metrics[0].visits == whole.metrics[0].visits
+    for figure in ("average", "forgetting", "intransigence"):
+        kept = {g: x for g, x in whole.figures[figure].by_game.items() if g != "boxing"}
+        assert left.figures[figure].by_game == pytest.approx(kept)
+    publish(result, tmp_path / "out", "")
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_seeds_of_different_lengths_are_drawn(folder, tmp_path):
+    longer = make(tmp_path / "a-s7", seed=7, cycles=2)
+    for first, second in [("a-s0", longer), (longer, "a-s0")]:
+        result = compare([("a", str(folder / first)), ("a", str(folder / second))])
+        assert any("different budgets" in note for note in result.notes)
+        publish(result, tmp_path / "out", "")
+
+
+def test_finished_is_what_was_trained_saved_and_reported(folder, tmp_path):
+    path = Path(make(tmp_path / "r-s0"))
+    assert read(str(path)).finished
+    assert not is_finished(path)
+    (path / "report").mkdir()
+    (path / "report" / "report.html").write_text("")
+    assert is_finished(path)
+    (path / "manifest.json").unlink()
+    with open(path / "config.yaml", "a") as file:
+        file.write("sequence:\n  games: [a, b, c]\n  cycles: 9\n  steps_per_task: 1000000\n")
+    assert not is_finished(path)
 
 
 def test_a_method_is_judged_by_its_own_agent_alone(folder, single, tmp_path):

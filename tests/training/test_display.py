@@ -160,3 +160,12 @@ def test_terminal_is_put_back_on_sigint():
     out, _ = process.communicate(timeout=20)
     assert HIDE_CURSOR in out
     assert out.rindex(SHOW_CURSOR) > out.rindex(HIDE_CURSOR)
+
+
+def test_plain_lines_that_nobody_reads_do_not_end_the_run():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        display = PlainDisplay(sequence(), stream=stream)
+        display.note("a line")  # the pipe breaks
+        display._line("another")

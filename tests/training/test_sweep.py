@@ -70,6 +70,18 @@ def test_every_method_may_have_its_games_alone(tmp_path):
     assert load_config([*plan.jobs[3].overrides, "run=null"]) == game
 
 
+def test_a_game_that_comes_twice_is_alone_for_both_its_visits(tmp_path):
+    plan = plan_sweep(
+        ["--multirun", "sequence.games=[krull,pong,krull]", "sequence.cycles=2", "seed=4",
+         "sequence.steps_per_task=100", f"run={tmp_path}/x"]
+    )  # fmt: skip
+    alone = {j.folder.name: j.config.sequence for j in plan.jobs if j.reference}
+    assert {name: s.steps_per_task for name, s in alone.items()} == {
+        "single.krull-s4": 400,
+        "single.pong-s4": 200,
+    }
+
+
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
@@ -215,3 +227,17 @@ def test_a_sweep_trains_compares_and_is_then_finished(tmp_path, capfd):
     assert (tmp_path / "x" / "run-s0" / "report" / "report.html").exists()
     assert train.main(argv) == 0
     assert "finished already" in capfd.readouterr().out
+
+
+def test_runs_on_other_games_are_compared_by_themselves(tmp_path, monkeypatch):
+    compared, published = [], []
+    monkeypatch.setattr(sweep.Executor, "run", lambda self: None)
+    monkeypatch.setattr("evaluation.methods.is_finished", lambda folder: True)
+    monkeypatch.setattr("evaluation.compare.compare", lambda *runs: compared.append(runs))
+    monkeypatch.setattr(
+        "evaluation.compare_report.publish", lambda result, out, command: published.append(out)
+    )
+    argv = ["--multirun", "sequence.games=[krull],[pong]", "seed=0,1", f"run={tmp_path}/x"]
+    assert train.main(argv) == 0
+    assert [len(runs) for runs, _ in compared] == [2, 2]
+    assert published == [tmp_path / "x" / f"comparison_{game}" for game in ("krull", "pong")]
