@@ -180,13 +180,20 @@ def test_an_older_run_goes_on_once_its_missing_key_is_said(tmp_path, capsys):
     config = tmp_path / "config.yaml"
     config.write_text(re.sub(r"  normalise: \w+\n", "", to_yaml(load_config(argv)), count=1))
     old = config.read_text()
+    (tmp_path / "metrics.jsonl").touch()  # it ran
     (tmp_path / "manifest.json").write_text("[]")  # where the run stops that was let through
     assert train.main(argv) == 2
     assert "agent.normalise is newer than the run" in capsys.readouterr().err
     assert config.read_text() == old
-    assert train.main([*argv, "agent.normalise=false"]) == 2
-    assert "manifest.json" in capsys.readouterr().err
-    assert config.read_text() == to_yaml(load_config([*argv, "agent.normalise=false"]))
+    assert train.main([f"run={tmp_path}"]) == 2
+    assert "agent.normalise is newer than the run" in capsys.readouterr().err
+    assert train.main([f"run={tmp_path}", "agent.normalise=false", "agent.gamma_end=0.9"]) == 2
+    assert "holds a run of another configuration" in capsys.readouterr().err
+    for words in (argv, [f"run={tmp_path}"]):
+        config.write_text(old)
+        assert train.main([*words, "agent.normalise=false"]) == 2
+        assert "manifest.json" in capsys.readouterr().err
+        assert config.read_text() == to_yaml(load_config([*argv, "agent.normalise=false"]))
 
 
 # Ctrl-C comes when a package is looked for; by then nothing has been set up that could catch it.

@@ -339,6 +339,15 @@ def read_config(path: Path) -> RunConfig:
     return config
 
 
+def newer_keys(path: Path) -> set[str]:
+    """Dotted keys that the config.yaml of an earlier version's run does not name."""
+    try:
+        whole, saved = to_yaml(read_config(path)), path.read_text()
+        return _flatten(_mapping(whole)).keys() - _flatten(_mapping(saved)).keys()
+    except UserError:  # it is damaged, which whoever goes on with the run is told
+        return set()
+
+
 def to_yaml(config: RunConfig) -> str:
     """The whole resolved configuration as YAML."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))

@@ -21,6 +21,7 @@ from training.config import (
     differences,
     is_one_of,
     load_config,
+    newer_keys,
     read_config,
     to_yaml,
     with_values,
@@ -33,17 +34,20 @@ _PACKAGES = ("torch", "numpy", "numba", "gymnasium", "ale-py", "hydra-core", "te
 
 def configured(words: Sequence[str]) -> RunConfig:
     """The configuration that a command line asks for: where its words name nothing but a run that
-    is there (and `FREE_KEYS`), the one which that was started with.
+    is there (and `FREE_KEYS`, and keys newer than it), the one which that was started with.
 
     Raises:
         UserError: a mistake in the words, or a damaged config.yaml.
     """
     config = load_config(words)
-    keys = [word.partition("=")[0] for word in words]
-    if config.run is None or not all(is_one_of(key, FREE_KEYS) for key in keys):
-        return config
     yaml = run_path(config) / "config.yaml"
-    return with_values(read_config(yaml), config, keys) if yaml.is_file() else config
+    if config.run is None or not yaml.is_file():
+        return config
+    keys = [word.partition("=")[0] for word in words]
+    rest = {key for key in keys if not is_one_of(key, FREE_KEYS)}
+    if rest and not rest <= newer_keys(yaml):
+        return config
+    return with_values(read_config(yaml), config, keys)
 
 
 def run_path(config: RunConfig) -> Path:
