@@ -54,6 +54,7 @@ def atari100k(all_variants: bool = False) -> str:
         "self_prediction_first": "with self-prediction, first half",
         "episodic_first": "`episodic`, with self-prediction, first half",
         "drq": "`drq`, encoder size `nature`",
+        "drq_calibrated": "`drq`, encoder size `nature`, our initialisation",
     }
     if all_variants:
         labels |= {
