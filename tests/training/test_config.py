@@ -117,6 +117,8 @@ def test_a_search_needs_a_model_that_learns_to_the_end():
 def test_nec_does_not_move_its_keys_in_a_graph():
     with pytest.raises(UserError, match=r"memory\.index=hnsw .* set memory\.index=auto"):
         load_config(["agent=nec", "memory.index=hnsw"])
+    with pytest.raises(UserError, match=r"agent\.shift=0"):
+        load_config(["agent=nec", "agent.shift=4"])
     for agent in ("episodic", "mfec"):
         load_config([f"agent={agent}", "memory.index=hnsw"])
 
