@@ -156,8 +156,8 @@ def sweep(argv: Sequence[str]) -> int:
     sequences: dict[tuple[str, ...], list] = {}  # a comparison is of runs on one sequence
     for job in (j for j in done if not j.reference):
         sequences.setdefault(tuple(job.config.sequence.games), []).append(job)
-    for games, jobs in sequences.items():
-        name = "comparison" if len(sequences) == 1 else f"comparison_{'_'.join(games)}"[:120]
+    for k, (games, jobs) in enumerate(sequences.items(), 1):
+        name = "comparison" if len(sequences) == 1 else f"comparison_{k}_{'_'.join(games)}"[:120]
         result = compare(
             [(j.method, str(j.folder)) for j in jobs],
             [(None, str(j.folder)) for j in done if j.reference],

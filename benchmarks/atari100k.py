@@ -9,12 +9,11 @@
 every update, `self_prediction` that without the loss about the actions that were not taken,
 `self_prediction_first` so in the first half alone, `episodic_first` that of agent=episodic; `fine`
 has the encoder size of that name, `nature` that of DrQ(eps), `drq` its values and initialisation
-too, `drq_calibrated` its values with our initialisation; `nature_online` is `reactive` with that
-encoder, random shifts and no target network; `long_return` keeps its n-step returns at the length
-of SPR's. The other variants have a target network of constant speed (agent.target_tau_end=0):
-`constant_target` nothing but that; in `explored_alike` all emulators have one epsilon;
-`constant_self_prediction` has the losses of `self_prediction`; `normalised` has layer normalisation
-in the head.
+too, `drq_calibrated` its values with our initialisation; `long_return` keeps its n-step returns at
+the length of SPR's. The other variants have a target network of constant speed
+(agent.target_tau_end=0): `constant_target` nothing but that; in `explored_alike` all emulators have
+one epsilon; `constant_self_prediction` has the losses of `self_prediction`; `normalised` has layer
+normalisation in the head.
 Folders: <game>-<encoder>-<variant>-s<seed>, without the variant for `reactive`.
 
 Both commands may be given on different machines, and training goes on where it was stopped: what
@@ -55,13 +54,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "nature": ("encoder.size=nature",),
     "drq": ("agent=drq", "encoder.size=nature", "encoder.calibrated=false"),
     "drq_calibrated": ("agent=drq", "encoder.size=nature"),
-    "nature_online": (
-        "encoder.size=nature",
-        "agent.shift=4",
-        "agent.target_tau=1",
-        CONSTANT,
-        "agent.act_with_target=false",
-    ),
     "long_return": ("agent.n_step_end=10",),
     "constant_target": (CONSTANT,),
     "explored_alike": (CONSTANT, "agent.epsilon_spread=1"),
@@ -148,6 +140,9 @@ def collect(args: argparse.Namespace) -> None:
                 "machine": manifest["machine"],
                 "versions": manifest["versions"],
                 "commit": manifest["commit"],
+                "later_commits": [
+                    x["commit"] for x in manifest.get("later_starts", []) if "commit" in x
+                ],
             }
         )
     names = ("game", "encoder", "variant", "seed")

@@ -151,7 +151,8 @@ class PlainDisplay(Display):
         try:
             print(text, file=self.stream, flush=True)
         except BrokenPipeError:  # whoever read along has gone; the run goes on
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self.stream.fileno())
 
 
 class LiveDisplay(Display):

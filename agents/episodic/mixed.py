@@ -40,11 +40,14 @@ class MixedAgent(RememberingAgent):
         self._latent = latent = self.latent.float().cpu()
         return self.projection(latent), out.q.float().cpu().numpy()
 
+    @torch.no_grad()
     def keys_of(self, obs: np.ndarray) -> np.ndarray:
-        latent = self.latent  # of what it has just acted on, which a change of game is told by
-        keys = super().keys_of(obs)
-        self.latent = latent
-        return keys
+        """Without values, and not in place of `latent`, which is of what it has just acted on."""
+        encoder = self.judging_network().encoder
+        return self._keys(encoder(torch.from_numpy(obs).to(self.device)).latent)
+
+    def _keys(self, latent: Tensor) -> np.ndarray:
+        return checked(self.projection(latent.float().cpu()).numpy())
 
     def combine(
         self, slow: np.ndarray, read: EpisodicRead, game: int, hashes: np.ndarray
@@ -104,8 +107,7 @@ class MixedAgent(RememberingAgent):
         known[known] = self.memory.moments(slots[known]).refs == refs[known]
         if known.any():
             if self._encoded and self.backend is None:
-                latent = self.last.latent_t[first[known]].float().cpu()
-                keys = checked(self.projection(latent).numpy())
+                keys = self._keys(self.last.latent_t[first[known]])
             else:
                 obs, there = self.replay.observations(refs[known])
                 known[known] = there

@@ -240,4 +240,4 @@ def test_runs_on_other_games_are_compared_by_themselves(tmp_path, monkeypatch):
     argv = ["--multirun", "sequence.games=[krull],[pong]", "seed=0,1", f"run={tmp_path}/x"]
     assert train.main(argv) == 0
     assert [len(runs) for runs, _ in compared] == [2, 2]
-    assert published == [tmp_path / "x" / f"comparison_{game}" for game in ("krull", "pong")]
+    assert published == [tmp_path / "x" / f"comparison_{game}" for game in ("1_krull", "2_pong")]
