@@ -74,7 +74,8 @@ class AgentConfig:
     # (geometrically, after Horgan 2018, 1803.00933, section 4); 1 = all alike. RoadRunner's seeds
     # differ by more than it changes: 111 and 112 left a plateau sooner, 0 later. [measured]
     epsilon_spread: float = 10.0
-    epsilon_decay: int = 2_500  # agent steps of the game's first visit, linear
+    epsilon_hold: int = 0  # agent steps of the game's first visit before it begins to fall
+    epsilon_decay: int = 2_500  # agent steps in which it then falls, linearly
     eval_epsilon: float = 0.001  # probability of a random action in evaluations
 
     # -- data ---------------------------------------------------------------------------------
@@ -113,6 +114,7 @@ class AgentConfig:
             "weight_decay",
             "max_grad_norm",
             "learn_start",
+            "epsilon_hold",
             "epsilon_decay",
             "spike_rate_weight",
             "noisy_sigma",

@@ -27,7 +27,8 @@ class Exploration:
         c = self.config
         if c.noisy:
             return np.zeros(c.num_envs)
-        annealed = schedules.linear(c.epsilon_start, c.epsilon_end, c.epsilon_decay, game_steps)
+        fallen = game_steps - c.epsilon_hold
+        annealed = schedules.linear(c.epsilon_start, c.epsilon_end, c.epsilon_decay, fallen)
         last = np.linspace(0, 1, c.num_envs) if c.num_envs > 1 else np.zeros(1)
         return np.maximum(annealed, c.epsilon_end * c.epsilon_spread**last)
 

@@ -53,7 +53,15 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "fine": ("encoder.size=fine",),
     "nature": ("encoder.size=nature",),
     "drq": ("agent=drq", "encoder.size=nature", "encoder.calibrated=false"),
+    "drq_c51": ("agent=drq", "encoder.size=nature", "encoder.calibrated=false", "agent.atoms=51"),
     "drq_calibrated": ("agent=drq", "encoder.size=nature"),
+    "augmented": (
+        "encoder.size=nature",
+        "agent.shift=4",
+        "agent.target_tau=1",
+        "agent.target_tau_end=0",
+        "agent.act_with_target=false",
+    ),
     "long_return": ("agent.n_step_end=10",),
     "constant_target": (CONSTANT,),
     "explored_alike": (CONSTANT, "agent.epsilon_spread=1"),
@@ -169,7 +177,7 @@ def collect(args: argparse.Namespace) -> None:
         "self_prediction_first: so in the first half alone; episodic_first: that with "
         "agent=episodic; fine: with the encoder size of that "
         "name; nature: with that of DrQ(eps); drq: the preset, with that size and He's "
-        "initialisation; long_return: with "
+        "initialisation; drq_c51: that with 51 atoms; long_return: with "
         "n-step returns of 10 to the end; constant_target: with a target of constant speed; "
         "explored_alike: that with one epsilon for all emulators; constant_self_prediction: that "
         "with the world model's losses; normalised: that with layer normalisation in the head",

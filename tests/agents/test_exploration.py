@@ -22,6 +22,15 @@ def test_emulators_differ_in_how_often_they_explore():
     assert agent("agent=drq").epsilon().shape == (1,)
 
 
+def test_epsilon_may_wait_before_it_falls():
+    ours = agent("agent.epsilon_hold=100", "agent.epsilon_decay=200", "agent.epsilon_end=0.5",
+                 "agent.epsilon_spread=1")  # fmt: skip
+    seen = []
+    for ours.game_steps[0] in (0, 100, 200, 300, 1_000):
+        seen.append(ours.epsilon()[0])
+    assert seen == pytest.approx([1, 1, 0.75, 0.5, 0.5])
+
+
 def test_actions_are_random_as_often_as_said():
     ours = agent("agent.epsilon_end=0.05", "agent.epsilon_spread=8", "agent.learn_start=32")
     ours.steps = ours.game_steps[0] = 10_000
