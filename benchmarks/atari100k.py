@@ -8,8 +8,8 @@
 (SPR's loss among its own) and acts without it: what the losses alone do; `advantage` learns it in
 every update, `self_prediction` that without the loss about the actions that were not taken,
 `self_prediction_first` so in the first half alone, `episodic_first` that of agent=episodic; `fine`
-has the encoder size of that name, `nature` that of DrQ(eps), `drq` its values and initialisation
-too, `drq_calibrated` its values with our initialisation; `long_return` keeps its n-step returns at
+has the encoder size of that name, `nature` that of DrQ(eps); `augmented` is agent=augmented, `drq`
+agent=drq, `drq_calibrated` that with our initialisation; `long_return` keeps its n-step returns at
 the length of SPR's. The other variants have a target network of constant speed
 (agent.target_tau_end=0): `constant_target` nothing but that; in `explored_alike` all emulators have
 one epsilon; `constant_self_prediction` has the losses of `self_prediction`; `normalised` has layer
@@ -52,16 +52,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "advantage": ALWAYS,
     "fine": ("encoder.size=fine",),
     "nature": ("encoder.size=nature",),
-    "drq": ("agent=drq", "encoder.size=nature", "encoder.calibrated=false"),
-    "drq_c51": ("agent=drq", "encoder.size=nature", "encoder.calibrated=false", "agent.atoms=51"),
-    "drq_calibrated": ("agent=drq", "encoder.size=nature"),
-    "augmented": (
-        "encoder.size=nature",
-        "agent.shift=4",
-        "agent.target_tau=1",
-        "agent.target_tau_end=0",
-        "agent.act_with_target=false",
-    ),
+    "drq": ("agent=drq", "agent.epsilon_hold=0"),  # as recorded, before that key was there
+    "drq_calibrated": ("agent=drq", "encoder.calibrated=true"),
+    "augmented": ("agent=augmented",),
     "long_return": ("agent.n_step_end=10",),
     "constant_target": (CONSTANT,),
     "explored_alike": (CONSTANT, "agent.epsilon_spread=1"),
@@ -176,8 +169,9 @@ def collect(args: argparse.Namespace) -> None:
         "update; self_prediction: that without the loss about actions not taken; "
         "self_prediction_first: so in the first half alone; episodic_first: that with "
         "agent=episodic; fine: with the encoder size of that "
-        "name; nature: with that of DrQ(eps); drq: the preset, with that size and He's "
-        "initialisation; drq_c51: that with 51 atoms; long_return: with "
+        "name; nature: with that of DrQ(eps); augmented: the preset, with that size, random shifts "
+        "and no target network; drq: the preset, with that size and He's initialisation; "
+        "long_return: with "
         "n-step returns of 10 to the end; constant_target: with a target of constant speed; "
         "explored_alike: that with one epsilon for all emulators; constant_self_prediction: that "
         "with the world model's losses; normalised: that with layer normalisation in the head",

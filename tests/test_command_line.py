@@ -43,7 +43,7 @@ def run(tmp_path, *argv):
     return code, lines
 
 
-@pytest.mark.parametrize("agent", ["reactive", "drq", "der", "dqn", "engram"])
+@pytest.mark.parametrize("agent", ["reactive", "augmented", "drq", "der", "dqn", "engram"])
 def test_every_agent_preset_makes_a_gradient_step(tmp_path, agent):
     code, lines = run(
         tmp_path, f"agent={agent}", "sequence.games=[pong]", "agent.updates_per_step=0.25"

@@ -53,8 +53,9 @@ def atari100k(all_variants: bool = False) -> str:
         "self_prediction": "with self-prediction, in every update",
         "self_prediction_first": "with self-prediction, first half",
         "episodic_first": "`episodic`, with self-prediction, first half",
-        "drq": "`drq`, encoder size `nature`",
-        "drq_calibrated": "`drq`, encoder size `nature`, our initialisation",
+        "augmented": "`augmented`",
+        "drq": "`drq`",
+        "drq_calibrated": "`drq`, our initialisation",
     }
     if all_variants:
         labels |= {
