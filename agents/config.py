@@ -25,6 +25,9 @@ class AgentConfig:
     gamma_end: float = 0.99  # 1 / agent step
     anneal_updates: int = 10_000  # optimiser updates over which n and gamma move (exponentially)
     anneal_restart: bool = True  # anew when a game is met for the first time, as BBF at its resets
+    # Whose values the return is bootstrapped with: the target network's, or those of the online one
+    # as it is before the update. Then the target has a say in acting and judging alone.
+    bootstrap: str = "target"
     double: bool = True  # action of the bootstrap chosen by the online network (van Hasselt 2016)
     reward_transform: str = "clip"  # clip: to [-1, 1]; none: raw rewards
 
@@ -137,6 +140,10 @@ class AgentConfig:
         )
         require(self.updates_per_step > 0, "agent.updates_per_step must be above 0")
         require(self.v_min < self.v_max, "agent.v_min must be below agent.v_max")
+        require(
+            self.bootstrap in ("target", "online"),
+            f"agent.bootstrap={self.bootstrap}: use target or online",
+        )
         require(0 <= self.shift <= 20, "agent.shift must lie between 0 and 20 pixels")
         require(
             self.reward_transform in ("clip", "none"),

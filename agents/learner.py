@@ -157,8 +157,9 @@ class Learner:
             r = r.clamp(-1.0, 1.0)
         r_t, discount_t = losses.n_step_return(r, inputs.steps, inputs.terminated, inputs.gamma)
         with torch.no_grad():
-            next_target = self.target(inputs.obs_t)
-            shared = self.copies or not config.double
+            online = config.bootstrap == "online"
+            next_target = (self.network if online else self.target)(inputs.obs_t)
+            shared = self.copies or online or not config.double
             select = next_target if shared else self.network(inputs.obs_t)
             q_select = select.q
             if self.reanalyse is not None:

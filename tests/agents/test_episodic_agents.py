@@ -237,7 +237,9 @@ def test_old_keys_are_encoded_anew():
     assert still.memory.stats()["stale"] > stats["stale"]
 
 
-@pytest.mark.parametrize("values", [{}, {"act_with_target": False}, {"shift": 4}])
+@pytest.mark.parametrize(
+    "values", [{}, {"act_with_target": False}, {"bootstrap": "online"}, {"shift": 4}]
+)
 def test_learning_batches_give_entries_the_keys_of_the_day(values):
     agent, world = agent_of("mix", refresh=1, agent=values), World()
     agent.config.__dict__["target_period"] = 10**9  # the encoder that acts stands still

@@ -109,6 +109,25 @@ def test_target_averages_a_fixed_part_of_the_training_once_the_schedules_are_ann
         torch.testing.assert_close(target, before + 0.1 * 10 / 21 * (online - before))
 
 
+def test_bootstrapping_online_learns_as_with_a_copied_target_and_keeps_a_slow_one():
+    """The next observations are encoded once, by the network that learns."""
+    copied = make()
+    online = make(bootstrap="online", target_tau=0.1, target_tau_end=0.0)
+    first = [p.clone() for p in online.target.parameters()]
+    for learner in (copied, online):
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(5):
+            batch = bandit(generator=generator)
+            learner.update(batch._replace(terminated=torch.zeros_like(batch.terminated)))
+    for a, b in zip(copied.network.parameters(), online.network.parameters()):
+        assert torch.equal(a, b)
+    for slow, fast, begin in zip(online.target.parameters(), online.network.parameters(), first):
+        assert (slow - begin).norm() < (fast - begin).norm()
+        assert not torch.equal(slow, begin)
+    with pytest.raises(UserError, match=r"agent\.bootstrap"):
+        make(bootstrap="none")
+
+
 def test_a_target_copied_every_update_shares_its_pass_with_the_online_network():
     shares, separate = make(), make()
     separate.copies = False

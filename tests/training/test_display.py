@@ -145,7 +145,9 @@ def test_terminal_is_put_back_on_sigint():
         "from test_display import sequence\n"
         "from training.display import make_display\n"
         "with make_display('auto', sequence(), Console(force_terminal=True)) as d:\n"
-        "    d.update(1, 0); print('ready', file=sys.__stderr__, flush=True); time.sleep(30)\n"
+        "    d.update(1, 0); print('ready', file=sys.__stderr__, flush=True)\n"
+        # a signal just before a long sleep begins would be seen when that ends
+        "    for _ in range(300): time.sleep(0.1)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
