@@ -31,8 +31,10 @@ class MixedAgent(RememberingAgent):
         self._slot_of = np.full(self.replay.slots, -1, np.int64)  # of a transition's row in replay
         # An update encodes the later states of its batch as the agent sees them, unless they were
         # shifted, or another network acts.
-        acting = self.config.bootstrap == "target" and self.config.act_with_target
-        self._encoded = acting and self.config.shift == 0
+        values = self.config
+        self._encoded = (
+            values.act_with_target and values.bootstrap == "target" and values.shift == 0
+        )
         self.arbiter = Arbiter(len(self.masks), c.max_weight, c.error_rate, c.warm_up)
 
     def encode(self, obs: Tensor, network: nn.Module) -> tuple[Tensor, np.ndarray | None]:
