@@ -77,9 +77,6 @@ class Learner:
         self.optimiser = self._make_optimiser(self.params)
         self.model_optimiser = self._make_optimiser(self.model_params) if model else None
         self._pairs = (list(target.parameters()), list(network.parameters()))
-        # Copied after every update the target is the online network (but for its noise): one pass
-        # of the next observations serves both.
-        self.copies = config.target_tau == 1 and config.target_period == 1 and not config.noisy
         self._graphs = None  # of updates without and with the world model
         if cuda_graph:
             self._graphs = {with_model: _GraphedStep(self._step) for with_model in (False, True)}
@@ -159,8 +156,8 @@ class Learner:
         with torch.no_grad():
             online = config.bootstrap == "online"
             next_target = (self.network if online else self.target)(inputs.obs_t)
-            shared = self.copies or online or not config.double
-            select = next_target if shared else self.network(inputs.obs_t)
+            selects = config.double and not online  # or one pass serves both
+            select = self.network(inputs.obs_t) if selects else next_target
             q_select = select.q
             if self.reanalyse is not None:
                 found, planned = self.reanalyse(select.encoding.latent, q_select, inputs.task)

@@ -86,8 +86,6 @@ class Plasticity:
         self.owed = {u.name: 0.0 for u in self.layers}  # replacements, a running fraction
         self.begun = [p.detach().clone() for p in agent.network.parameters()]  # of this game
         self.reset_units = 0  # so far
-        if config.kind in ("redo", "continual_backprop"):
-            agent.learner.copies = False  # units start anew in the online network alone
         self.tasks = 0  # begun so far
 
     # -- when it acts ---------------------------------------------------------------------------

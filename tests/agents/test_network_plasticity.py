@@ -184,15 +184,6 @@ def test_bad_values_name_the_key(override):
         load_config([override])
 
 
-def test_units_that_start_anew_part_the_online_network_from_its_copy():
-    kinds = ["none", "redo", "continual_backprop", "shrink_perturb"]
-    agents = [
-        make("agent=drq", "agent.num_envs=4", "encoder=conv", f"plasticity={kind}")
-        for kind in kinds
-    ]
-    assert [agent.learner.copies for agent in agents] == [True, False, False, True]
-
-
 def test_on_the_core_an_agent_is_judged_by_the_weights_of_now():
     agent = make("backend=event_core", "plasticity=shrink_perturb")
     obs = torch.from_numpy(agent.plasticity._observations(np.random.default_rng(0)).numpy()[:4])
