@@ -32,6 +32,7 @@ from agents.network import QNetwork
 from agents.planners import PlannerConfig
 from agents.plasticity import Plasticity, PlasticityConfig
 from agents.world_model import Unroll, WorldModel, WorldModelConfig
+from errors import require
 from memory import Batch
 
 
@@ -120,6 +121,11 @@ class Agent:
             self.contexts = Contexts(task_labels, change or ChangeConfig(), self)
         self.backend: EventBackend | None = None
         if backend is not None and backend.name == "event_core":
+            require(
+                not config.explore_online,
+                "backend=event_core runs the encoder that is judged: set "
+                "agent.explore_online=false",
+            )
             self.backend = EventBackend(backend, self.acting_network)
 
     def build(self, encoder: EncoderConfig, actions: int, cuda_graph: bool) -> None:
@@ -178,17 +184,24 @@ class Agent:
     # -- acting ---------------------------------------------------------------------------------
     @property
     def acting_network(self) -> QNetwork:
-        """The network that chooses actions: the target network where the configuration says so."""
+        """The network that is judged, saved as the agent's policy and acts, in training too unless
+        `explore_online`: the target network where the configuration says so."""
         return self.learner.target if self.config.act_with_target else self.network
 
+    @property
+    def exploring_network(self) -> QNetwork:
+        """The network that chooses actions in training."""
+        return self.network if self.config.explore_online else self.acting_network
+
     def deciding_network(self) -> QNetwork:
-        """The acting network with its encoder where it decides: on the core, if there is one."""
+        """The same with its encoder where it decides: on the core, if there is one."""
         if self.backend is None:
-            return self.acting_network
+            return self.exploring_network
         return self.backend.acting(self.learner.updates)
 
     def judging_network(self) -> QNetwork:
-        """The same with the weights of now and without a trace in the core's counts."""
+        """The acting network likewise, with the weights of now and without a trace in the core's
+        counts."""
         if self.backend is None:
             return self.acting_network
         return self.backend.judging(self.learner.updates)
@@ -204,7 +217,7 @@ class Agent:
         if self.steps < self.config.learn_start or random.all():
             return actions  # nothing learned yet, or nothing to ask the network for
         if self.config.noisy:
-            self.acting_network.resample_noise(self.noise)
+            self.exploring_network.resample_noise(self.noise)
         if self.backend is not None:
             self.backend.see(obs)
         greedy = self.greedy(obs, self.game, self.deciding_network(), explore=True)
@@ -218,7 +231,7 @@ class Agent:
         in order to learn, so that a planner may add its own noise."""
         q = self.q_values(obs, game, network)
         if self.imagination.plans:
-            return self.imagination.plan(q, game, explore).action.cpu().numpy()
+            return self.imagination.plan(q, game, explore, network).action.cpu().numpy()
         return masked_argmax(q, self.masks[game].expand_as(q)).cpu().numpy()
 
     def q_values(self, obs: np.ndarray, game: int, network: QNetwork) -> torch.Tensor:
@@ -248,10 +261,17 @@ class Agent:
         return self.q_values(obs, label, self.judging_network())
 
     @torch.no_grad()
-    def values(self, latent: torch.Tensor, game: int, memory: bool = True) -> torch.Tensor:
+    def values(
+        self,
+        latent: torch.Tensor,
+        game: int,
+        memory: bool = True,
+        network: QNetwork | None = None,
+    ) -> torch.Tensor:
         """Values [M, A] that the agent gives to latents [M, L], real or imagined; -inf for actions
-        that the game does not have. `memory`: with the episodic memory, where there is one."""
-        network = self.acting_network
+        that the game does not have. `memory`: with the episodic memory, where there is one;
+        `network`: by its head, None for that of the acting network."""
+        network = network or self.acting_network
         q = network.q_values(network.head(latent))
         return q.masked_fill(~self.masks[game], -torch.inf)
 

@@ -69,6 +69,9 @@ class AgentConfig:
     # The online network's churn explores (Schaul 2022, 2206.00730), the target's mean is steadier.
     # No difference beyond the noise on RoadRunner (12k steps, seeds 111 to 113: 4,130 and 3,430).
     act_with_target: bool = True  # greedy actions from the target network (BBF) or the online one
+    # Where the target acts: whether the online network does in training nevertheless, so that the
+    # mean of its weights is judged and it meets what its own policy leads to.
+    explore_online: bool = False
 
     # -- exploration --------------------------------------------------------------------------
     epsilon_start: float = 1.0  # probability of a random action when a game is first met
@@ -143,6 +146,11 @@ class AgentConfig:
         require(
             self.bootstrap in ("target", "online"),
             f"agent.bootstrap={self.bootstrap}: use target or online",
+        )
+        require(
+            self.act_with_target or not self.explore_online,
+            "agent.explore_online=true is for agents that the target network acts for: set "
+            "agent.act_with_target=true",
         )
         require(0 <= self.shift <= 20, "agent.shift must lie between 0 and 20 pixels")
         require(

@@ -17,6 +17,7 @@ from memory import ArrayPool, Batch
 
 if TYPE_CHECKING:
     from agents.agent import Agent
+    from agents.network import QNetwork
 
 
 class Imagination:
@@ -83,9 +84,12 @@ class Imagination:
         unroll = make_unroll(sequences, m.unroll, m.targets, self.rng, self._pool)
         return sequences.window(n, self._pool), unroll
 
-    def plan(self, q: Tensor, game: int, explore: bool = False) -> PlanResult:
-        """Search from the agent's `latent`, which it has just looked at; q [N, A] are its values
-        there. `explore`: it acts in order to learn, so that the Gumbel search draws its noise."""
+    def plan(
+        self, q: Tensor, game: int, explore: bool = False, network: QNetwork | None = None
+    ) -> PlanResult:
+        """Search from the agent's `latent`, at which it has just looked; q [N, A] are its values
+        there. `explore`: it acts in order to learn, so that the Gumbel search draws its noise;
+        `network`: by whose head, None for that of the acting network."""
         agent, noise = self.agent, {}
         if explore and self.planner.name == "gumbel":
             noise["gumbel"] = self.rng.gumbel(size=tuple(q.shape))
@@ -95,7 +99,7 @@ class Imagination:
             q,
             agent.masks[game].expand_as(q),
             agent.model,
-            lambda latent: agent.values(latent, game, self.planner.memory),
+            lambda latent: agent.values(latent, game, self.planner.memory, network),
             agent.learner.gamma(),
             **noise,
         )

@@ -8,7 +8,8 @@
 (SPR's loss among its own) and acts without it: what the losses alone do; `advantage` learns it in
 every update, `self_prediction` that without the loss about the actions that were not taken,
 `self_prediction_first` so in the first half alone, `episodic_first` that of agent=episodic; `fine`
-has the encoder size of that name, `nature` that of DrQ(eps); `augmented` is agent=augmented, `drq`
+has the encoder size of that name, `nature` that of DrQ(eps); `augmented` is agent=augmented,
+`judged_as_is` that judged by the network that learns in place of the mean of its weights, `drq`
 agent=drq, `drq_calibrated` that with our initialisation; `long_return` keeps its n-step returns at
 the length of SPR's. The other variants have a target network of constant speed
 (agent.target_tau_end=0): `constant_target` nothing but that; in `explored_alike` all emulators have
@@ -55,6 +56,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "drq": ("agent=drq", "agent.epsilon_hold=0"),  # as recorded, before that key was there
     "drq_calibrated": ("agent=drq", "encoder.calibrated=true"),
     "augmented": ("agent=augmented",),
+    "judged_as_is": (
+        "agent=augmented",
+        "agent.explore_online=false",
+        "agent.act_with_target=false",
+    ),
     "long_return": ("agent.n_step_end=10",),
     "constant_target": (CONSTANT,),
     "explored_alike": (CONSTANT, "agent.epsilon_spread=1"),
@@ -170,7 +176,7 @@ def collect(args: argparse.Namespace) -> None:
         "self_prediction_first: so in the first half alone; episodic_first: that with "
         "agent=episodic; fine: with the encoder size of that "
         "name; nature: with that of DrQ(eps); augmented: the preset, with that size, random shifts "
-        "and no target network; drq: the preset, with that size and He's initialisation; "
+        "and returns by the network that learns; judged_as_is: that judged by it, too; drq: the preset, with that size and He's initialisation; "
         "long_return: with "
         "n-step returns of 10 to the end; constant_target: with a target of constant speed; "
         "explored_alike: that with one epsilon for all emulators; constant_self_prediction: that "

@@ -58,8 +58,10 @@ class MixedAgent(RememberingAgent):
         return self.arbiter.mix(game, slow, read.q, read.action_confidence).astype(np.float32)
 
     @torch.no_grad()
-    def values(self, latent: Tensor, game: int, memory: bool = True) -> Tensor:
-        masked = super().values(latent, game, memory)
+    def values(
+        self, latent: Tensor, game: int, memory: bool = True, network: nn.Module | None = None
+    ) -> Tensor:
+        masked = super().values(latent, game, memory, network)
         if not memory:
             return masked
         absent = torch.isneginf(masked)

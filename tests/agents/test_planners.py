@@ -262,7 +262,7 @@ def imagination(planner):
         masks=torch.tensor([[True, True, True, True, False]]),
         model=model,
         learner=SimpleNamespace(gamma=lambda: 0.9),
-        values=lambda latent, game, memory: torch.zeros(len(latent), 5),
+        values=lambda latent, game, memory, network: torch.zeros(len(latent), 5),
     )
     return Imagination(WorldModelConfig(), planner, agent, seed=3)
 
