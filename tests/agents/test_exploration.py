@@ -43,3 +43,44 @@ def test_actions_are_random_as_often_as_said():
 def test_a_spread_that_is_no_probability_is_refused():
     with pytest.raises(UserError, match=r"agent\.epsilon_spread"):
         agent("agent.epsilon_end=0.5")
+
+
+def test_the_learning_network_may_act_in_training_and_its_mean_be_judged():
+    ours = agent("agent=augmented", "agent.learn_start=32", "agent.epsilon_start=0",
+                 "agent.epsilon_end=0", "encoder.size=der")  # fmt: skip
+    ours.steps = ours.game_steps[0] = 10_000
+    best = {ours.network: 3, ours.learner.target: 5}  # the action that each of them is sure of
+    for network, action in best.items():
+        network.q_values = lambda head, action=action: torch.eye(18)[[action] * len(head)]
+    obs = np.zeros((4, 4, 84, 84), np.uint8)
+    assert ours.act(obs).tolist() == [3] * 4
+    assert ours.eval_policy(obs, 0).tolist() == [5] * 4
+    assert ours.act(obs).tolist() == [3] * 4
+
+
+def test_a_search_goes_by_the_head_of_the_network_that_looked():
+    ours = agent("agent=augmented", "encoder.size=der", "world_model=latent", "planner=beam",
+                 "agent.learn_start=32")  # fmt: skip
+    obs = np.random.default_rng(0).integers(0, 256, (4, 4, 84, 84), np.uint8)
+    networks = (ours.network, ours.learner.target)
+    asked = {network: [] for network in networks}
+    for network in networks:
+        network.head.register_forward_hook(lambda m, *_, n=network: asked[n].append(m))
+    for used, unused in (networks, networks[::-1]):
+        ours.greedy(obs, 0, used)
+        assert len(asked[used]) > 1
+        assert not asked[unused]
+        asked[used].clear()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["agent.explore_online=true", "agent.act_with_target=false"],
+        ["agent=episodic", "agent.explore_online=true"],
+        ["backend=event_core", "agent.explore_online=true"],
+    ],
+)
+def test_what_needs_one_acting_network_says_so(overrides):
+    with pytest.raises(UserError, match=r"agent\.explore_online"):
+        agent(*overrides)
