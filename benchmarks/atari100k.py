@@ -4,17 +4,7 @@
     python benchmarks/atari100k.py collect            # benchmarks/results/atari100k.json
     python benchmarks/atari100k.py train --variants self_prediction
 
-`reactive` is agent=reactive as it comes; `world_model` also learns a world model beside the values
-(SPR's loss among its own) and acts without it: what the losses alone do; `advantage` learns it in
-every update, `self_prediction` that without the loss about the actions that were not taken,
-`self_prediction_first` so in the first half alone, `episodic_first` that of agent=episodic; `fine`
-has the encoder size of that name, `nature` that of DrQ(eps); `augmented` is agent=augmented,
-`judged_as_is` that judged by the network that learns in place of the mean of its weights, `drq`
-agent=drq, `drq_calibrated` that with our initialisation; `long_return` keeps its n-step returns at
-the length of SPR's. The other variants have a target network of constant speed
-(agent.target_tau_end=0): `constant_target` nothing but that; in `explored_alike` all emulators have
-one epsilon; `constant_self_prediction` has the losses of `self_prediction`; `normalised` has layer
-normalisation in the head.
+What each variant adds to experiment=atari100k stands at VARIANTS, and in the JSON.
 Folders: <game>-<encoder>-<variant>-s<seed>, without the variant for `reactive`.
 
 Both commands may be given on different machines, and training goes on where it was stopped: what
@@ -56,6 +46,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "drq": ("agent=drq", "agent.epsilon_hold=0"),  # as recorded, before that key was there
     "drq_calibrated": ("agent=drq", "encoder.calibrated=true"),
     "augmented": ("agent=augmented",),
+    "augmented_first": ("agent=augmented", "world_model=self_prediction"),
     "judged_as_is": (
         "agent=augmented",
         "agent.explore_online=false",
@@ -170,18 +161,8 @@ def collect(args: argparse.Namespace) -> None:
         table[game] = row
     result = {
         "command": "python benchmarks/atari100k.py train && python benchmarks/atari100k.py collect",
-        "what": "return at 100k agent steps (400k frames), single game; reactive: as it comes; "
-        "world_model: with the world model's losses, in every fourth update; advantage: in every "
-        "update; self_prediction: that without the loss about actions not taken; "
-        "self_prediction_first: so in the first half alone; episodic_first: that with "
-        "agent=episodic; fine: with the encoder size of that "
-        "name; nature: with that of DrQ(eps); augmented: the preset, with that size, random shifts "
-        "and returns by the network that learns; judged_as_is: that judged by it, too; drq: the "
-        "preset, with that size and He's initialisation; "
-        "long_return: with "
-        "n-step returns of 10 to the end; constant_target: with a target of constant speed; "
-        "explored_alike: that with one epsilon for all emulators; constant_self_prediction: that "
-        "with the world model's losses; normalised: that with layer normalisation in the head",
+        "what": "return at 100k agent steps (400k frames), single game",
+        "variants": {name: " ".join(overrides) for name, overrides in VARIANTS.items()},
         "table": table,
         "runs": runs,
     }
