@@ -16,12 +16,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.tables import continual, core, episodic, planning, training  # noqa: E402
+from benchmarks.tables import continual, core, episodic, findings, planning, training  # noqa: E402
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
 TABLES: dict[str, Callable[[], str]] = {
+    "findings": findings.findings,
     "throughput": training.throughput,
     "gpu": training.gpu,
     "atari100k": training.atari100k,
@@ -62,6 +63,7 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 # Tables made from the results of another.
 FROM = {
+    "findings": "continual",
     "continual_memory": "continual",
     "atari100k_all": "atari100k",
     "planning_summary": "planning_advantage",

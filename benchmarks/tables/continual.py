@@ -39,6 +39,18 @@ def change_detection() -> str:
     return markdown(head, rows) + source("change_detection", result)
 
 
+def earlier_forgetting(result: dict, method: dict) -> float:
+    """Mean forgetting of the games that something was trained after (Chaudhry 2018)."""
+    last = result["games"][-1]  # may have no scale
+    lost = [
+        value
+        for run in method["runs"]
+        for game, value in run["forgetting_by_game"].items()
+        if game != last
+    ]
+    return sum(lost) / len(lost)
+
+
 def continual(name: str = "continual") -> str:
     result = load(name)
 
@@ -53,17 +65,6 @@ def continual(name: str = "continual") -> str:
             return mean
         return f"{mean} [{cell(min(values), sign=sign)}, {cell(max(values), sign=sign)}]"
 
-    def earlier(row: dict) -> float:
-        """Mean forgetting of the games that something was trained after (Chaudhry 2018)."""
-        last = result["games"][-1]  # may have no scale
-        lost = [
-            value
-            for run in row["runs"]
-            for game, value in run["forgetting_by_game"].items()
-            if game != last
-        ]
-        return sum(lost) / len(lost)
-
     rows = []
     for method, row in result["methods"].items():
         m = row["mean"]
@@ -73,7 +74,7 @@ def continual(name: str = "continual") -> str:
                 str(len(row["runs"])),
                 over_seeds(row, "average"),
                 over_seeds(row, "forgetting", "+"),
-                cell(earlier(row), sign="+"),
+                cell(earlier_forgetting(result, row), sign="+"),
                 cell(m["visit_forgetting"], sign="+"),
                 *(cell(m[key], sign="+") for key in ("forward_transfer", "intransigence")),
                 cell(m["bytes_total"] / 1e6, 1),

@@ -54,6 +54,7 @@ def atari100k(all_variants: bool = False) -> str:
         "self_prediction_first": "with self-prediction, first half",
         "episodic_first": "`episodic`, with self-prediction, first half",
         "augmented": "`augmented`",
+        "augmented_first": "`augmented`, with self-prediction, first half",
         "drq": "`drq`",
         "drq_calibrated": "`drq`, our initialisation",
     }
@@ -61,6 +62,7 @@ def atari100k(all_variants: bool = False) -> str:
         labels |= {
             "fine": "with the encoder size `fine`",
             "nature": "with the encoder size `nature`",
+            "judged_as_is": "`augmented`, judged by the network that learns",
             "long_return": "with n = 10 to the end",
             "constant_target": "constant target",
             "explored_alike": "constant target, one epsilon for all",
