@@ -18,9 +18,10 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from errors import UserError
+from errors import UserError, require
 
 
 def main(argv: Sequence[str]) -> int:
@@ -144,6 +145,7 @@ def sweep(argv: Sequence[str]) -> int:
     from training.sweep import Executor, plan_sweep
 
     plan = plan_sweep(argv)
+    check_references([job for job in plan.jobs if job.reference])
     print(f"{plan.folder}: {len(plan.jobs)} runs, {plan.parallel} at a time", flush=True)
     executor = Executor(plan, is_finished)
     executor.run()
@@ -164,6 +166,23 @@ def sweep(argv: Sequence[str]) -> int:
         )
         publish(result, plan.folder / name, shlex.join(["python", *sys.argv]))
     return 1 if executor.failed else 0
+
+
+def check_references(jobs: Sequence) -> None:
+    """No two of them may be one agent on one game with one seed: a report could not tell which of
+    them a method is to be judged by."""
+    from evaluation.methods import agent_key
+
+    known: dict[tuple, object] = {}
+    for job in jobs:
+        (game,) = job.config.sequence.games
+        key = (agent_key(asdict(job.config)), game, job.config.seed)
+        require(
+            key not in known,
+            f"references=all: {known.get(key)} and {job.folder} would be the same agent on {game} "
+            "alone: sweep over keys of the agent, or give references=true",
+        )
+        known[key] = job.folder
 
 
 def describe(sequence, device) -> str:

@@ -28,6 +28,10 @@ import numpy as np
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from evaluation.page import write_whole  # noqa: E402 - benchmarks/ is no package
+
 RUNS = Path("runs") / "atari100k"
 GAMES = ("road_runner", "krull", "boxing")
 PUBLISHED = ("DER", "DrQ_eps", "SPR")
@@ -166,7 +170,7 @@ def collect(args: argparse.Namespace) -> None:
         "table": table,
         "runs": runs,
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    write_whole(RESULT, json.dumps(result, indent=1) + "\n")
     for game, row in table.items():
         print(game, json.dumps(row))
 

@@ -43,6 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.recording import called  # noqa: E402 - benchmarks/ is no package
+from evaluation.page import write_whole  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 GAMES = ("road_runner", "up_n_down", "krull")  # of configs/sequence/quickstart.yaml
@@ -301,7 +302,7 @@ def collect(args: argparse.Namespace) -> None:
         "methods": result,
     }
     args.results.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(written, indent=1) + "\n")
+    write_whole(path, json.dumps(written, indent=1) + "\n")
     draw(curves, used, one.visits).savefig(args.results / f"{args.name}.png")
     for method, row in result.items():
         shown = {k: None if v is None else round(v, 3) for k, v in row["mean"].items()}

@@ -29,6 +29,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from evaluation.page import write_whole  # noqa: E402 - benchmarks/ is no package
+
 RUNS = Path("runs") / "episodic"
 RESULT = ROOT / "benchmarks" / "results" / "episodic_agents.json"
 # agent -> games that it is judged on
@@ -140,7 +142,7 @@ def without(args: argparse.Namespace) -> None:
             "standard_error": float(gain.std(ddof=1) / len(gain) ** 0.5),
         }
         print(row["game"], row["score"], json.dumps(row["without_memory"]), flush=True)
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        write_whole(RESULT, json.dumps(result, indent=1) + "\n")
 
 
 def recorded(path: Path) -> list[dict]:
@@ -202,7 +204,7 @@ def collect(args: argparse.Namespace) -> None:
         "nec_published_median_hns_at_250k_agent_steps": 0.167,  # Pritzel 2017, table 1, 57 games
         "runs": runs,
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    write_whole(RESULT, json.dumps(result, indent=1) + "\n")
     for game, row in table.items():
         print(game, json.dumps(row))
     print("median HNS", json.dumps(medians))

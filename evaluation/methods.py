@@ -169,7 +169,12 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
 def agent_of(run: Run) -> str:
     """What tells agents apart, whatever they are trained on: the configuration without seed,
     sequence and evaluation."""
-    kept = {k: v for k, v in run.config.items() if k not in OWN + PLAYED}
+    return agent_key(run.config)
+
+
+def agent_key(config: Mapping[str, Any]) -> str:
+    """The same of a configuration."""
+    kept = {k: v for k, v in config.items() if k not in OWN + PLAYED}
     return json.dumps(kept, sort_keys=True)
 
 

@@ -285,9 +285,10 @@ def model_errors(agent: Agent, game: int, courses: Sequence[Sequence[Moment]]) -
     beside taking the present moment for the later one; both also for the shuffled model. Where
     rewards are rare, always saying 0 has the smallest absolute error of all, so
     `reward_explained` also gives the share of their variance that is foreseen: 0 for always saying
-    the mean, 1 for a perfect model. Empty for an agent without a model.
+    the mean, 1 for a perfect model. Empty for an agent without a model, or with one that stopped
+    learning half way.
     """
-    if agent.model is None:
+    if agent.model is None or agent.imagination.config.until:
         return {}
     context = agent.label(np.stack([m.obs for course in courses for m in course]), game)
     latents, starts = [], []
@@ -444,6 +445,11 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     episodes = _number({"episodes": "30"} | options, "episodes", least=1)
     fewer = {"oracle_episodes": str(min(10, episodes))}
     oracle_episodes = _number(fewer | options, "oracle_episodes", least=1)
+    require(
+        oracle_episodes <= episodes,
+        f"oracle_episodes={oracle_episodes} must be at most episodes={episodes}, whose first ones "
+        "they are compared with",
+    )
     require(
         emulated or "oracle" not in kinds,
         "planner=oracle searches with an emulator, which catch has not: leave one of them out",

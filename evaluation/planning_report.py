@@ -70,6 +70,11 @@ def write_figures(
         for game, course in courses.items():
             index = run.sequence.games.index(game)
             figures[f"thought_{game}"] = draw_thoughts(contest, variant, game, index, course)
+    drawn = [
+        p for kind in ("planning", "model_errors", "thought_*") for p in folder.glob(f"{kind}.png")
+    ]
+    for path in drawn:  # of an earlier comparison: other games, other searches
+        path.unlink()
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png")
     return figures

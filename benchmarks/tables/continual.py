@@ -99,8 +99,13 @@ def continual(name: str = "continual") -> str:
     note = (
         f"\nScores as a share of the game trained alone (0 = random): {games}; "
         f"{result['cycles']} cycles of {result['steps_per_visit']:,} agent steps a visit. "
-        "Forgetting counts the last game, after which nothing is trained, as 0; the column beside "
-        "it leaves that out. In brackets: lowest and highest seed. MB: replay, episodic memory, "
+        + (
+            "Forgetting counts the last game, after which nothing is trained, as 0; the column "
+            "beside it leaves that out. "
+            if result["games"][-1] not in result["games_without_scale"]
+            else ""
+        )
+        + "In brackets: lowest and highest seed. MB: replay, episodic memory, "
         "consolidation and cloned network together.\n"
     )
     for g in result["games_without_scale"]:

@@ -139,7 +139,8 @@ def replay() -> str:
 def quickstart() -> str:
     result = load("quickstart")
     rows = [[*row] for row in result["table"]]
-    tail = f"\n{result['seconds'] / 60:.1f} minutes of training and evaluation.\n"
+    minutes = result["seconds"] / 60
+    tail = f"\n{minutes:.1f} minutes of training and evaluation, but for the last one.\n"
     return markdown(result["head"], rows) + tail + source("quickstart", result)
 
 

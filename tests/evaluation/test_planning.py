@@ -110,6 +110,9 @@ def test_a_model_that_stopped_learning_is_not_searched(run):
     model = replace(loaded.config.world_model, until=1)
     config = replace(loaded.config, world_model=model, planner=PlannerConfig())
     loaded = replace(loaded, config=config)
+    loaded.agent.imagination.config = model
+    report = main(loaded, {"planner": "reactive", "games": "krull", "episodes": "1"})
+    assert report["games"]["krull"]["model_errors"] == {}
     with pytest.raises(UserError, match="no world model that learned to the end"):
         main(loaded, {"planner": "beam"})
 
@@ -161,6 +164,9 @@ def test_a_gumbel_search_is_drawn_where_no_beam_was_played(run, tmp_path):
     loaded, rng = load_run(run), np.random.default_rng(0)
     course = [Moment(rng.integers(0, 256, (4, 84, 84), np.uint8), 0, 0.0, False) for _ in range(9)]
     rows = {"variants": {"reactive": {"mean": 0.0}}, "model_errors": {}}
+    stale = [tmp_path / f"{name}.png" for name in ("thought_pong", "model_errors")]
+    for path in stale:  # of an earlier comparison
+        path.touch()
     for kinds, drawn in ((["gumbel"], "gumbel_8"), (["gumbel", "beam"], "beam_depth2")):
         chosen = variants(kinds, PlannerConfig(), [1, 2], [8, 2])
         report, contest = {"games": {"krull": rows}}, Contest(loaded.agent)
@@ -168,6 +174,7 @@ def test_a_gumbel_search_is_drawn_where_no_beam_was_played(run, tmp_path):
         assert list(figures) == ["planning", "thought_krull"]
         titles = [axes.get_title() for axes in figures["thought_krull"].axes]
         assert any(drawn in title for title in titles)
+    assert not any(path.exists() for path in stale)
 
 
 def test_the_oracle_has_settings_of_its_own(run, monkeypatch):
@@ -205,6 +212,7 @@ def test_the_oracle_has_settings_of_its_own(run, monkeypatch):
         (["share=nan"], "share=nan"),
         (["episodes=0"], "episodes=0"),
         (["oracle_episodes=0"], "oracle_episodes=0"),
+        (["episodes=2", "oracle_episodes=3"], "at most episodes=2"),
         (["planner=reactive,oracle"], "catch"),  # it has no emulator to search with
     ],
 )

@@ -131,6 +131,16 @@ def test_mistakes_are_named_before_anything_starts(tmp_path, words, message):
     assert not (tmp_path / "x").exists()
 
 
+def test_references_that_no_report_could_tell_apart_are_refused(tmp_path, capsys):
+    """A report takes runs on one game that differ in sequence or evaluation alone for one agent."""
+    words = ["-m", "experiment=toy", "sequence.games=[catch,krull]", f"run={tmp_path}/x"]
+    for swept in ("sequence.cycles=1,2", "eval.episodes=4,8"):
+        assert train.main([*words, swept, "references=all"]) == 2
+        assert "would be the same agent on catch alone" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+    train.check_references([j for j in plan_sweep([*words, swept]).jobs if j.reference])
+
+
 def test_a_folder_of_another_configuration_is_refused(tmp_path):
     words = ["-m", "experiment=toy", "seed=0,1", f"run={tmp_path}/x"]
     folder = plan_sweep(words).jobs[0].folder
