@@ -32,7 +32,6 @@ from agents.network import QNetwork
 from agents.planners import PlannerConfig
 from agents.plasticity import Plasticity, PlasticityConfig
 from agents.world_model import Unroll, WorldModel, WorldModelConfig
-from errors import require
 from memory import Batch
 
 
@@ -121,11 +120,6 @@ class Agent:
             self.contexts = Contexts(task_labels, change or ChangeConfig(), self)
         self.backend: EventBackend | None = None
         if backend is not None and backend.name == "event_core":
-            require(
-                not config.explore_online,
-                "backend=event_core runs the encoder that is judged: set "
-                "agent.explore_online=false",
-            )
             self.backend = EventBackend(backend, self.acting_network)
 
     def build(self, encoder: EncoderConfig, actions: int, cuda_graph: bool) -> None:
@@ -320,7 +314,7 @@ class Agent:
     def learn(self) -> None:
         """Make the updates that are due."""
         for _ in range(self.updates_due()):
-            if len(self.replay) < self.config.batch_size:
+            if not len(self.replay):  # no window is complete yet
                 return
             self._update()
 

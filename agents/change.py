@@ -71,6 +71,7 @@ class ChangeConfig:
         )
         for key in ("memory", "warm_up", "fresh", "contexts"):
             require(getattr(self, key) >= 1, f"change.{key} must be at least 1")
+        require(self.contexts <= 1_000, f"change.contexts={self.contexts} must be at most 1,000")
         require(self.slack < CLIP, f"change.slack={self.slack} must be below {CLIP:g}")
         require(self.threshold > 0, "change.threshold must be above 0")
 

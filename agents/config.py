@@ -92,7 +92,8 @@ class AgentConfig:
     priority_beta: float = 0.4  # importance exponent at the start; annealed to 1 over the run
     # Shifts by 4 pixels (DrQ, Yarats 2020) cost Boxing and RoadRunner much of their first 40k steps
     # on the DER encoder, whose first layer has kernels and strides of 5. With `fine` Boxing
-    # stood at -17 after 60k steps. [measured, seed 104]
+    # stood at -17 after 60k steps. [measured, seed 104] An update that also teaches a world model
+    # shifts a sequence as a whole, any other the two states of a transition each by itself.
     shift: int = 0  # pixels; random-shift augmentation (replicate padding and crop); 0 = off
 
     # -- spikes -------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ class Continual:
                     Evidence(lambda: self._fisher(obs), lambda: self._sensitivity(obs))
                 )
         if self.config.replay.clones:
-            self._keep(agent.learner.target.state_dict())
+            self._keep(agent.acting_network.state_dict())
 
     def _keep(self, state: dict) -> None:
         """From now on this network is what is cloned, as evaluations judge it: without noise."""

@@ -18,7 +18,8 @@ PARTS = ("replay", "memory", "consolidation", "clone")
 def footprint(agent: Agent) -> dict[str, int]:
     """Bytes of replay, of episodic memory with its index, of consolidation, and of the copy of the
     network that is cloned; as allocated, so from the first step on. Network, target and
-    optimiser are every agent's and are left out."""
+    optimiser are every agent's and are left out, and so are the graphs of memory.index=hnsw, which
+    faiss holds."""
     keeps = agent.continual
     clone = 0
     if keeps.config.replay.clones:

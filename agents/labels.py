@@ -7,8 +7,9 @@
 Without names it numbers its own *contexts*, 0, 1, 2, ... Whatever else would go by the game (the
 replay's task column, cloning, shares of memory, exploration) goes by the context. A context whose
 screen looks like what comes after a change is entered again; otherwise a new one is opened. What
-replay has stored since the screens became unusual is put to that context, too: the rows of other
-contexts are cloned, and the old network would teach a new game's first moments. An action mask
+replay has stored of the running episodes since the screens became unusual is put to that context,
+too: the rows of other contexts are cloned, and the old network would teach a new game's first
+moments. An action mask
 would betray the game, so all 18 actions are allowed in every game. An evaluation tells as little:
 each decision is judged by the context that its screen is nearest to.
 
@@ -82,9 +83,9 @@ class Contexts:
             event = {"left": self.agent.game, "score": detector.sum}
             before = detector.unusual - 1  # vector steps of the new context; this one is to come
             self.alarms += 1
+            self.agent.replay.relabel(before, context)  # first: what is left is not of these
             self.agent.leave()
             self._enter(context)
-            self.agent.replay.relabel(before, context)
             self._events.append(event | {"context": context})
 
     @torch.no_grad()

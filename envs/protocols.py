@@ -57,9 +57,9 @@ class ProtocolConfig:
             f"protocol.stack={self.stack}: only 4 is supported, the encoders' four time steps",
         )
         require(
-            self.max_frames >= self.frame_skip and self.max_frames % self.frame_skip == 0,
+            self.frame_skip <= self.max_frames <= 10**7 and not self.max_frames % self.frame_skip,
             f"protocol.max_frames={self.max_frames}: a positive multiple of "
-            f"{self.frame_skip} frames is needed",
+            f"{self.frame_skip} frames is needed, at most 10,000,000",
         )
 
     @property

@@ -57,6 +57,7 @@ class Task:
 
 def parse_task(name: str, steps: int) -> Task:
     """The task called `name` (as `Task.name` spells it), with a budget in agent steps."""
+    require(isinstance(name, str), f"sequence.games: {name} is no name of a ROM such as pong")
     match = _NAME.match(name)
     if match is None:
         raise UserError("sequence.games: an empty name; give ROM names such as pong")

@@ -109,8 +109,10 @@ def _insert(c, slot, cell):
     if append(c, cell, slot):
         rescale(c, cell)
     full = full_size(c.group_size[c.group[cell]])
-    # a cell of equal keys cannot be split: try again only when it has grown by another 32
-    if c.size[cell] > full and c.size[cell] % LANES == 0 and c.counters[FREE_CELLS] > 0:
+    # a cell of equal keys cannot be split: try again only when it has grown by another 32; a split
+    # leaves a cell for the first entry of each group
+    spare = c.counters[FREE_CELLS] - c.group_head.shape[0]
+    if c.size[cell] > full and c.size[cell] % LANES == 0 and spare > 0:
         _split(c, cell)
 
 

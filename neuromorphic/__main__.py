@@ -72,9 +72,12 @@ def compile_run(options: dict[str, str]) -> None:
     core = CoreSpec.named(options.get("core", "loihi2"), integer(options, "chips", 1))
     quant = quant_config(options, core.max_synapses)
     name = f"placement_{core.name}_synapses{quant.synapses}.png"
-    out = Path(options.get("out", Path(options["run"]) / "report" / name))
+    out = Path(options.get("out", name))
     require(out.suffix == ".png", f"out={out}: the picture is a .png")
-    program = compile_encoder(trained_encoder(options), core, quant)
+    folder, encoder = trained_encoder(options)
+    if "out" not in options:
+        out = folder / "report" / name
+    program = compile_encoder(encoder, core, quant)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         draw_placement(program, out)
@@ -93,7 +96,7 @@ def export_run(options: dict[str, str]) -> None:
 
     require("out" in options, "export needs out=, the file to write, such as out=encoder.nir")
     path = Path(options["out"])
-    network = network_of(trained_encoder(options), quant_config(options, synapses=2))
+    network = network_of(trained_encoder(options)[1], quant_config(options, synapses=2))
     export_nir(network, path, number(options, "dt", DEFAULT_DT))
     spikes = check_same_spikes(network, import_nir(path))
     print(
@@ -124,12 +127,14 @@ def check_same_spikes(network: object, again: object) -> int:
     return int(one.spikes.sum())
 
 
-def trained_encoder(options: dict[str, str]) -> object:
-    """The encoder that acts in the newest (or the named) checkpoint of the run."""
+def trained_encoder(options: dict[str, str]) -> tuple[Path, object]:
+    """The run's folder, and the encoder that acts in its newest (or the named) checkpoint."""
     from training.loading import load_run
 
     run = load_run(Path(options["run"]), integer(options, "step", None))
-    return run.agent.acting_network.encoder
+    network = run.agent.acting_network
+    require(hasattr(network, "encoder"), f"run={options['run']}: its agent has no encoder")
+    return run.path, network.encoder
 
 
 def quant_config(options: dict[str, str], synapses: int) -> QuantConfig:

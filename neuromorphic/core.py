@@ -135,8 +135,9 @@ class EventCore:
         frames = np.asarray(frames)
         one = (spec.time_steps, *spec.input_shape)
         flat_one = (spec.time_steps, *spec.input_shape[1:]) if spec.input_shape[0] == 1 else one
-        single = frames.shape in (one, flat_one)
-        if frames.dtype != np.uint8 or not (single or frames.shape[1:] in (one, flat_one)):
+        many = frames.shape[1:] in (one, flat_one)  # of one step and one channel, it is both
+        single = not many and frames.shape in (one, flat_one)
+        if frames.dtype != np.uint8 or not (single or many):
             raise UserError(
                 f"frames are {frames.dtype} {frames.shape}; the core was compiled for uint8 "
                 f"{flat_one} or a batch of them: check frame_stack and frame size"

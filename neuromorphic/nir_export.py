@@ -81,6 +81,8 @@ def _nodes_and_edges(network: QuantNetwork, dt: float, nir) -> tuple[dict, list]
 
     for number, (layer, integers) in enumerate(zip(spec.layers, network.layers), 1):
         below, shape = shapes[number - 1], shapes[number]
+        if number > 1 and spec.layers[number - 2].kind == "dense":
+            below = below[:1]
         if layer.input_scale != 1.0:
             add(f"scale_{number}", nir.Scale(scale=np.full(below, layer.input_scale)))
         if layer.kind == "conv":

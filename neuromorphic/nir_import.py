@@ -129,7 +129,7 @@ class _Reader:
         return chain
 
     def _layers(self, chain: list[str], dt: float) -> None:
-        synapses, scale = None, 1.0
+        synapses, scale, scaled = None, 1.0, None  # scaled: the Scale node that waits for its layer
         for name in chain:
             node = self.graph.nodes[name]
             kind = type(node).__name__
@@ -137,9 +137,9 @@ class _Reader:
                 if kind == "Flatten" and synapses is not None:
                     raise UserError(f"node '{name}' comes between synapses and neurons")
             elif kind == "Scale":
-                if synapses is not None or not np.ptp(node.scale) == 0 or scale != 1.0:
+                if synapses is not None or not np.ptp(node.scale) == 0 or scaled is not None:
                     raise UserError(f"node '{name}': only one constant Scale before a layer works")
-                scale = float(np.ravel(node.scale)[0])
+                scale, scaled = float(np.ravel(node.scale)[0]), name
             elif kind in ("Conv2d", "Affine", "Linear"):
                 if synapses is not None:
                     raise UserError(
@@ -150,7 +150,7 @@ class _Reader:
                 if synapses is None:
                     raise UserError(f"node '{name}': neurons without synapses before them")
                 self._add(name, node, kind, synapses, scale, dt)
-                synapses, scale = None, 1.0
+                synapses, scale, scaled = None, 1.0, None
             else:
                 raise UserError(
                     f"node '{name}' is a {kind}, which the core cannot run; "
@@ -158,6 +158,8 @@ class _Reader:
                 )
         if synapses is not None or not self.layers:
             raise UserError("the graph does not end in a layer of LIF neurons")
+        if scaled is not None:
+            raise UserError(f"node '{scaled}': a Scale without a layer after it")
 
     def _add(self, name: str, node, kind: str, synapses: dict, scale: float, dt: float) -> None:
         """One layer from its synapses and neurons."""

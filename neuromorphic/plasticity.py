@@ -137,6 +137,7 @@ class PlasticSynapses:
         if self._eligible:
             self.eligibility = dec(self.eligibility, decay_constant(config.tau_eligibility))
             self.counts["eligibility_update"] += self.eligibility.size
+            self._eligible = bool(self.eligibility.any())
         # amplitudes have 16 fractional bits, traces 12; a change has 16, as weights do
         if config.a_minus:
             rows = -fixed(config.a_minus) * self.post_trace[None, :]  # [1, O]
@@ -260,7 +261,7 @@ class PlasticReadout:
         self._state = LifState.zeros(self.outputs)
         noise = np.rint(self.noise * rng.gumbel(size=self.outputs)).astype(np.int64)
         fired = np.zeros(self.outputs, np.int64)
-        reached = np.zeros(self.outputs, np.int64)
+        reached = np.full(self.outputs, np.iinfo(np.int64).min)
         for pre in spikes:
             post = self._advance(pre, noise)
             fired += post

@@ -61,10 +61,14 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
         masks = [masks[0]] * max(many, len(masks))  # judgement goes through them by game
     try:
         return _agent_of(config, np.stack(masks), tasks.total_steps, device)
-    except (MemoryError, OverflowError) as error:
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "alloc" not in str(error):
+            raise
+        memory = config.memory
         raise UserError(
-            f"agent.replay_capacity={config.agent.replay_capacity} and memory.capacity="
-            f"{config.memory.capacity} do not fit into this machine's memory: lower them"
+            f"agent.replay_capacity={config.agent.replay_capacity}, agent.hidden="
+            f"{config.agent.hidden}, memory.capacity={memory.capacity} and memory.key_dim="
+            f"{memory.key_dim} do not fit into this machine's memory: lower them"
         ) from error
 
 

@@ -194,6 +194,11 @@ class RunConfig:
             "backend=event_core runs plain spiking layers: set encoder.kind=spiking, encoder.size="
             "der, fine or nature, encoder.k_wta=0; or set backend=torch",
         )
+        require(
+            not self.agent.explore_online or (acts == "none" and self.backend.name == "torch"),
+            "agent.explore_online=true lets two networks act: an episodic memory's keys and "
+            "backend=event_core are of one; set agent.explore_online=false",
+        )
         pure = self.memory.controller in ("nec", "mfec")
         require(
             not pure or self.task_labels != "none" or self.change.signal == "screen",
@@ -249,6 +254,14 @@ class RunConfig:
             self.planner.name == "none" or not self.world_model.until,
             f"world_model.until={self.world_model.until} leaves planner={self.planner.name} a "
             "model of an earlier encoder: set world_model.until=0 or planner=none",
+        )
+        require(
+            self.planner.name == "none"
+            or not self.planner.reanalyse
+            or self.agent.double
+            or self.agent.bootstrap == "online",
+            f"planner.reanalyse={self.planner.reanalyse} chooses by the online network: set "
+            "agent.double=true",
         )
         require(
             self.world_model.unroll <= self.agent.n_step_max,

@@ -310,12 +310,12 @@ def custom_layout() -> dict:
             ],
         },
         "world model": {
-            f"error of {part}, {k} ahead, by game (index)": [
+            f"error of {part}, {ahead} ahead, by game (index)": [
                 "Multiline",
-                [rf"model/{part}_error_{k}/game\d+$"],
+                [rf"model/{part}_error_{number}/game\d+$"],
             ]
             for part in ("value", "reward")
-            for k in (1, 5)
+            for ahead, number in (("1", "1"), ("most steps", r"(?:[2-9]|\d\d+)"))
         },
     }
 

@@ -46,11 +46,6 @@ class RememberingAgent(Agent):
     def __init__(self, *args: Any, memory: MemoryConfig, **kwargs: Any) -> None:
         self.memory_config = c = memory
         super().__init__(*args, **kwargs)
-        require(
-            not self.config.explore_online,
-            "memory.controller: an episodic memory's keys are of one network: set "
-            "agent.explore_online=false",
-        )
         games, actions = self.masks.shape
         shares = games * (actions if c.partition == "task_action" else 1)
         require(

@@ -36,8 +36,8 @@ def search(
     """`plan`, as far as the configuration trusts it: mixed with the agent's own values by `share`,
     and acted on only where it gains at least `gain` over the reactive choice.
 
-    Both go by values. With share below 1 or a gain, noise of the Gumbel search therefore only has a
-    say in which actions are searched, and none in the last choice among them.
+    Both go by values. With share below 1, noise of the Gumbel search therefore only has a say in
+    which actions are searched, and none in the last choice among them.
     """
     found = plan(config, root, root_q, mask, *args, **kwargs)
     q, action = found.q, found.action

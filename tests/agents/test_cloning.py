@@ -65,6 +65,20 @@ def test_an_agent_that_has_diverged_is_not_saved():
         agent.state_dict()
 
 
+@pytest.mark.parametrize("acts", [True, False])
+def test_what_is_cloned_is_the_network_that_was_judged(acts):
+    """Not a target network that was copied thousands of updates ago, or never."""
+    agent = make(act_with_target=acts, target_tau=0.5, target_tau_end=0.0, target_period=25)
+    fill(agent, 0)
+    assert agent.learner.updates > 25
+    networks = (agent.learner.target, agent.network)
+    kept = [
+        all(map(torch.equal, agent.continual.old.parameters(), network.parameters()))
+        for network in networks
+    ]
+    assert kept == [acts, not acts]
+
+
 def test_what_is_cloned_has_no_noise():
     agent = of_two_games(noisy=True, epsilon_end=0.0, epsilon_spread=1.0)
     again = make(noisy=True, epsilon_end=0.0, epsilon_spread=1.0)

@@ -23,6 +23,7 @@ def test_names_round_trip():
         ("freeway-d7", "has no difficulty 7; choose from 0, 1"),
         ("catch-m1", "drop them"),
         ("xxxxxxxxxxxx", "e.g. pong"),
+        (["krull"], "is no name of a ROM"),
     ],
 )
 def test_bad_games_name_the_key_and_the_mend(name, said):

@@ -83,6 +83,31 @@ def test_cells_keep_every_entry_through_moves_splits_and_upkeep():
     assert (slots[0, 1:] == -1).all()
 
 
+def test_a_cell_is_left_for_each_group_whatever_is_split():
+    """Equal keys and many far from them and from each other: nearly every one in a cell of its
+    own, until the free ones are used up."""
+    rng = np.random.default_rng(0)
+    memory = EpisodicMemory(4096, 64, 4, 5, index="ivf")
+
+    def write(keys, actions, value, first):
+        n = len(keys)
+        memory.write(keys, np.full(n, actions), np.full(n, value), first + np.arange(n), 0)
+
+    far = rng.normal(size=(400, 64)).astype(np.float32)
+    far /= np.linalg.norm(far, axis=1, keepdims=True)
+    write(np.zeros((95, 64), np.float32), 0, 0.0, 0)
+    for i in range(400):
+        write(far[i : i + 1], 0, 0.0, 95 + i)
+    assert memory.index.cells.counters[1] <= 20  # that many are free
+    new = rng.normal(size=(3, 64)).astype(np.float32)
+    for action in (1, 2, 3):
+        write(new[action - 1 : action], action, 1.0, 10_000 + action)
+    assert (memory.index.cells.counters >= 0).all()
+    read = memory.read(far[:8])
+    assert (read.q[:, 0] == 0).all()
+    assert (read.indices[:, 0] >= 0).all()
+
+
 def test_flat_agrees_with_sorting():
     rng = np.random.default_rng(1)
     keys = rng.integers(-2, 3, size=(2000, DIM)).astype(np.float32)  # many ties

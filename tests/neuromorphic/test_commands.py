@@ -23,6 +23,14 @@ def conv(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def mfec(tmp_path_factory):
+    """An agent that has no encoder."""
+    folder = tmp_path_factory.mktemp("runs") / "mfec"
+    assert train.main([*TINY, "sequence.games=[catch]", "agent=mfec", f"run={folder}"]) == 0
+    return folder
+
+
 @pytest.mark.parametrize("core", ["loihi1", "loihi2", "ideal"])
 def test_compile_prints_a_table_and_draws(run, capsys, core):
     assert main(["compile", f"run={run}", f"core={core}"]) == 0
@@ -39,6 +47,17 @@ def test_pictures_of_one_and_two_synapses_stand_side_by_side(run, capsys):
         picture = run / "report" / f"placement_loihi2_synapses{synapses}.png"
         assert f"picture: {picture}" in capsys.readouterr().out
         assert picture.exists()
+
+
+def test_a_run_named_alone_keeps_its_picture(run, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    picture = run / "report" / "placement_loihi2_synapses2.png"
+    picture.unlink(missing_ok=True)
+    assert main(["compile", "run=mine"]) == 0
+    assert picture.exists()
+    assert not (tmp_path / "mine").exists()
 
 
 def test_export_reads_its_file_again(run, capsys, tmp_path):
@@ -65,6 +84,7 @@ def test_export_reads_its_file_again(run, capsys, tmp_path):
         (["compile", "run={spiking}", "core=loihi1", "synapses=2"], "set synapses=1"),
         (["compile", "run={spiking}", "out={spiking}/config.yaml/x.png"], "cannot be written ("),
         (["compile", "run={spiking}", "out={folder}"], "cannot be written (Is a directory)"),
+        (["compile", "run={mfec}"], "its agent has no encoder"),
         (["compile", "run={conv}"], "the event core needs encoder.kind=spiking"),
         (["export", "run={conv}", "out={spiking}/x.nir"], "the event core needs encoder.kind="),
         (["export", "run={spiking}"], "export needs out="),
@@ -73,10 +93,11 @@ def test_export_reads_its_file_again(run, capsys, tmp_path):
         (["export", "run={spiking}", "out=x.nir", "dt=0"], "must be a positive number"),
     ],
 )
-def test_bad_input_is_one_line(run, conv, tmp_path, capsys, argv, said):
+def test_bad_input_is_one_line(run, conv, mfec, tmp_path, capsys, argv, said):
     folder = tmp_path / "folder.png"
     folder.mkdir()
-    assert main([word.format(spiking=run, conv=conv, folder=folder) for word in argv]) == 2
+    names = {"spiking": run, "conv": conv, "mfec": mfec, "folder": folder}
+    assert main([word.format(**names) for word in argv]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1

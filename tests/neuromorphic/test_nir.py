@@ -35,7 +35,7 @@ def network():
         layer(rng, "conv", (6, 2, 3, 3), stride=(2, 2), padding=(1, 1), input_scale=1 / 255),
         layer(rng, "conv", (5, 6, 1, 2), leak=1.0, crop=(1, 0, 0, 0)),
         layer(rng, "dense", (9, 5 * 4 * 4)),
-        layer(rng, "dense", (4, 9)),
+        layer(rng, "dense", (4, 9), input_scale=0.37),
     ]
     return NetworkSpec(layers, (2, 9, 9), time_steps=5, latent_order="hwc")
 
@@ -167,6 +167,11 @@ def test_other_structures_are_refused(tmp_path):
         import_nir(path, Defaults(dt=1e-3))
     nodes = foreign_nodes()
     cuba = nir.CubaLIF(*(np.ones(3) for _ in range(5)))
+    last = nodes.pop("output")
+    trailing = {**nodes, "gain": nir.Scale(scale=np.full(3, 7.0)), "output": last}
+    with pytest.raises(UserError, match="'gain': a Scale without a layer after it"):
+        import_nir(write(tmp_path, trailing), Defaults(dt=1e-3))
+    nodes = foreign_nodes()
     with pytest.raises(UserError, match="CubaLIF"):
         import_nir(write(tmp_path, {**nodes, "lif": cuba}), Defaults(dt=1e-3))
     with pytest.raises(UserError, match="soft"):

@@ -96,6 +96,21 @@ def test_learning_is_counted_by_events():
     assert synapses.counts["weight_update"] == 40
 
 
+def test_eligibility_that_has_decayed_is_not_billed():
+    config = PlasticityConfig(rule="rstdp", tau_eligibility=4.0)
+    synapses = PlasticSynapses(config, np.zeros((1, 1)))
+    synapses.learn(np.ones(1, bool), np.ones(1, bool))
+    quiet = np.zeros(1, bool), np.zeros(1, bool)
+    for _ in range(100):
+        synapses.learn(*quiet)
+    assert not synapses.eligibility.any()
+    billed = synapses.counts["eligibility_update"]
+    assert 10 < billed < 80
+    synapses.learn(*quiet)
+    synapses.reward(1.0)
+    assert (synapses.counts["eligibility_update"], synapses.counts["weight_update"]) == (billed, 0)
+
+
 def test_what_the_rule_does_not_do_is_not_billed():
     config = PlasticityConfig(rule="rstdp", a_minus=0.0)
     synapses = PlasticSynapses(config, np.zeros((10, 4)))
@@ -160,6 +175,13 @@ def test_learning_shows_in_the_ledger_with_its_price():
     unpriced = dict(bill.unpriced)
     assert unpriced["eligibility_update"] == ledger["eligibility_update"]
     assert "weight_update" in unpriced
+
+
+def test_where_no_neuron_fires_the_highest_membrane_decides():
+    for levels in ([3.0, 2.0, 1.0], [-1.0, -50.0, -100.0]):
+        synapses = PlasticSynapses(PlasticityConfig(rule="none"), np.array([levels]))
+        readout, rng = PlasticReadout(synapses, threshold=100), np.random.default_rng(0)
+        assert {readout.act(np.ones((4, 1), bool), rng) for _ in range(20)} == {0}
 
 
 def test_a_saturated_membrane_wins_all_the_same():

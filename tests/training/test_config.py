@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from agents.agent import Transition
 from envs import PROTOCOLS
 from errors import UserError
 from tests.envs.published import SEQUENCES
@@ -61,6 +63,8 @@ def test_command_line_wins_over_an_experiment():
         ("task_labels=some", ["task_labels=some", "oracle, boundaries, none"]),
         ("change.signal=smell", ["change.signal=smell", "screen, spikes"]),
         ("change.threshold=0", ["change.threshold"]),
+        ("change.contexts=1000000000000", ["change.contexts", "1,000"]),
+        ("protocol.max_frames=400000000000000", ["protocol.max_frames", "10,000,000"]),
     ],
 )
 def test_mistakes_are_named_in_one_line(override, words):
@@ -70,6 +74,32 @@ def test_mistakes_are_named_in_one_line(override, words):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_sizes_that_no_machine_holds_are_named():
+    for key in ("agent.hidden", "memory.key_dim"):
+        huge = load_config(["agent=episodic", "sequence.games=[catch]", f"{key}={10**12}"])
+        with pytest.raises(UserError, match=rf"{key}={10**12}\b.* do not fit"):
+            build_agent(huge, torch.device("cpu"))
+
+
+def test_a_reservoir_smaller_than_the_batch_is_learned_from():
+    """Its segments end with episodes, so that it may hold fewer transitions than it has room for;
+    batches are drawn with replacement."""
+    tight = load_config(
+        ["sequence.games=[catch]", "replay=reservoir", "agent.replay_capacity=1200",
+         "agent.batch_size=512", "agent.learn_start=512"]
+    )  # fmt: skip
+    agent = build_agent(tight, torch.device("cpu"))
+    flags, obs = np.zeros(4, bool), np.zeros((4, 4, 84, 84), np.uint8)
+    for t in range(130):
+        agent.observe(
+            Transition(obs, np.zeros(4, np.int64), np.zeros(4, np.float32), flags | (t % 5 == 4),
+                       flags, flags | (t % 5 == 0), None)
+        )  # fmt: skip
+    assert 0 < len(agent.replay) < 512
+    agent.learn()
+    assert agent.learner.updates == 8
 
 
 def test_a_batch_that_replay_can_never_fill_is_refused():
@@ -112,6 +142,14 @@ def test_a_search_needs_a_model_that_learns_to_the_end():
         load_config([*model, "planner=beam"])
     load_config(model)
     load_config([model[0], "planner=beam"])
+
+
+def test_a_search_for_targets_is_by_the_network_that_learns():
+    words = ["agent=dqn", "agent.num_envs=4", "world_model=latent", "planner=beam",
+             "planner.reanalyse=0.25", "agent.n_step_end=5"]  # fmt: skip
+    with pytest.raises(UserError, match=r"planner\.reanalyse=0\.25 .* agent\.double=true"):
+        load_config(words)
+    load_config([*words, "agent.double=true"])
 
 
 def test_nec_does_not_move_its_keys_in_a_graph():
