@@ -6,12 +6,14 @@
         [neurobench=true]
     python evaluate.py run=runs/x explain=true [game=krull] [episodes=1] [moments=24]
         [max_steps=2000] [step=24000]
+    python evaluate.py run=runs/x watch=true [game=krull] [episodes=1] [max_steps=1000]
+        [step=24000]
     python evaluate.py compare=runs/a,runs/b [single=runs/c,runs/d] [baseline=a]
         [scale=human|single] [out=comparison]   # or compare='runs/x/*', compare=name=runs/a
 
 One key says what is compared: with `run` alone, planning and reacting on the same trained agent;
 `backend` plays it on several backends; `explain` writes a page of what an agent with episodic
-memory was reminded of; `compare` reports on many runs.
+memory was reminded of; `watch` films episodes; `compare` reports on many runs.
 """
 
 from __future__ import annotations
@@ -51,6 +53,12 @@ def _explain(options: Options) -> None:
     main(_loaded(options, with_replay=True), options)
 
 
+def _watch(options: Options) -> None:
+    from evaluation.watch import main
+
+    main(_loaded(options), options)
+
+
 def _planning(options: Options) -> None:
     from evaluation.planning import main
 
@@ -67,6 +75,7 @@ BRANCHES: dict[str, Callable[[Options], None]] = {
     "compare": _compare,
     "backend": _backends,
     "explain": _explain,
+    "watch": _watch,
     "run": _planning,  # none of the others
 }
 

@@ -96,6 +96,10 @@ class SingleEmulator:
         self.lives = ale.lives()
         return float(reward)
 
+    def screen(self) -> np.ndarray:
+        """uint8 [210, 160, 3]: what a player would see now."""
+        return self._ale.getScreenRGB()
+
     def clone_state(self) -> EmulatorState:
         """The present moment, stickiness included: replays from it take the same course."""
         return EmulatorState(

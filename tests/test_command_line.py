@@ -68,6 +68,8 @@ def test_episodic_agents_run_and_explain_themselves(tmp_path, capsys, agent):
     options = [f"run={tmp_path / 'run'}", "explain=true", "moments=2", "max_steps=4"]
     assert evaluate.main(options) == 0
     assert "data:image/png" in (tmp_path / "run" / "report" / "explain.html").read_text()
+    assert evaluate.main([f"run={tmp_path / 'run'}", "watch=true", "max_steps=4"]) == 0
+    assert (tmp_path / "run" / "report" / "watch_catch.gif").exists()
     assert evaluate.main([*options, "game=pong"]) == 2
     assert "game=pong" in capsys.readouterr().err
     if agent != "episodic":  # no Q-network: nothing that another backend could act with
