@@ -200,6 +200,10 @@ class Agent:
             return self.acting_network
         return self.backend.judging(self.learner.updates)
 
+    def remembering_network(self) -> QNetwork:
+        """As it acted last, likewise without a trace: what keys are made by between decisions."""
+        return self.acting_network if self.backend is None else self.backend.remembering()
+
     def epsilon(self) -> np.ndarray:
         """Probability [N] of a random action in each emulator."""
         return self.exploration.epsilon(self.game_steps[self.game])

@@ -145,6 +145,7 @@ class EventBackend:
         self.encoder = CoreEncoder(network.encoder, program)
         self.network = on_core(network, self.encoder)
         self._judge: tuple[int, QNetwork] | None = None
+        self._remembers: tuple[int, QNetwork] | None = None
         self._seen: np.ndarray | None = None  # [4, 84, 84], for the raster
 
     def acting(self, updates: int) -> QNetwork:
@@ -163,6 +164,13 @@ class EventBackend:
             program = recompile(self.encoder.core.program, encoder)
             self._judge = (updates, on_core(self.source, CoreEncoder(encoder, program)))
         return self._judge[1]
+
+    def remembering(self) -> QNetwork:
+        """The network that acted last, on a core of its own: leaves no trace in the counts."""
+        if self._remembers is None or self._remembers[0] != self.compiled_at:
+            encoder = CoreEncoder(self.compiled, self.encoder.core.program)
+            self._remembers = (self.compiled_at, on_core(self.source, encoder))
+        return self._remembers[1]
 
     def moved(self) -> None:
         """The weights were changed by something other than an update."""
@@ -209,7 +217,7 @@ class EventBackend:
         encoder.statistics = np.array(state["statistics"])
         encoder.neuron_spikes = np.array(state["neuron_spikes"])
         encoder.decisions = state["decisions"]
-        self._judge = None
+        self._judge = self._remembers = None
 
 
 def ledger_numbers(ledger, layer_names: tuple[str, ...]) -> dict[str, float]:

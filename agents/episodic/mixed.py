@@ -46,7 +46,7 @@ class MixedAgent(RememberingAgent):
     @torch.no_grad()
     def keys_of(self, obs: np.ndarray) -> np.ndarray:
         """Without values, and not in place of `latent`, which is of what it has just acted on."""
-        encoder = self.judging_network().encoder
+        encoder = self.remembering_network().encoder
         return self._keys(encoder(torch.from_numpy(obs).to(self.device)).latent)
 
     def _keys(self, latent: Tensor) -> np.ndarray:

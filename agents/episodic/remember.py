@@ -214,7 +214,7 @@ class RememberingAgent(Agent):
     @torch.no_grad()
     def keys_of(self, obs: np.ndarray) -> np.ndarray:
         """Keys [B,D] of obs [B,4,84,84] by the network that acts."""
-        keys, _ = self.encode(torch.from_numpy(obs).to(self.device), self.judging_network())
+        keys, _ = self.encode(torch.from_numpy(obs).to(self.device), self.remembering_network())
         return checked(keys.cpu().numpy())
 
     # -- numbers and pictures -------------------------------------------------------------------

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from agents import backend as backends
 from agents.agent import Transition
 from agents.backend import BackendConfig
 from agents.config import AgentConfig
@@ -279,6 +280,22 @@ def test_on_the_core_a_moment_is_asked_for_as_it_was_stored():
     acted_on = agent.latent.clone()
     agent._update()
     assert torch.equal(agent.latent, acted_on)  # a change of game is told by it afterwards
+
+
+def test_keys_refreshed_on_the_core_take_no_program_of_their_own(monkeypatch):
+    compiled = []
+    real = backends.recompile
+    monkeypatch.setattr(backends, "recompile", lambda *a: compiled.append(1) or real(*a))
+    backend = BackendConfig(name="event_core", every=20)
+    agent = agent_of("mix", EncoderConfig(), backend, refresh=1, reembed=4)
+    play(agent, World(), 60)
+    assert len(compiled) == agent.learner.updates // 20
+    obs = World().obs()
+    before = agent.backend.encoder.decisions
+    keys = agent.keys_of(obs)
+    assert agent.backend.encoder.decisions == before
+    found = agent.look(obs, 0, agent.deciding_network(), recall=False)
+    assert np.array_equal(keys, found.keys)
 
 
 def test_names_of_later_observations():
