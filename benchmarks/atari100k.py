@@ -51,7 +51,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "drq_calibrated": ("agent=drq", "encoder.calibrated=true"),
     "augmented": ("agent=augmented",),
     "augmented_first": ("agent=augmented", "world_model=self_prediction"),
-    "judged_as_is": (
+    "judged_as_is": (  # recorded before it had a mean, by overrides that come to the same
         "agent=augmented",
         "agent.explore_online=false",
         "agent.act_with_target=false",

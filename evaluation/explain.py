@@ -27,10 +27,8 @@ from agents.episodic.remember import RememberingAgent
 from errors import require
 from evaluation import lockstep
 from evaluation.page import STYLE, write_whole
-from evaluation.planning import play_settings
 from evaluation.style import DPI, dress, look, new_figure
 
-KEYS = ("run", "step", "explain", "game", "episodes", "moments", "max_steps")
 ROWS = 6  # recalls in one picture
 
 
@@ -122,34 +120,18 @@ def _image(figure: Any) -> str:
 
 def main(run: Any, options: dict[str, str]) -> Path:
     """Play and write report/explain.html in the run's folder."""
-    for key in options:
-        require(key in KEYS, f"'{key}' is no key of explain=true; use {', '.join(KEYS)}")
-    require(
-        options["explain"] == "true",
-        f"explain={options['explain']}: use explain=true, or leave it out",
-    )
     agent, games = run.agent, list(run.sequence.games)
+    usual = {"episodes": 1, "moments": 24, "max_steps": 2_000}
+    wanted, numbers = lockstep.asked(run, options, "explain", usual)
     require(
         isinstance(agent, RememberingAgent),
         f"run={run.path}: this agent has no episodic memory; train one with agent=episodic, nec "
         "or mfec",
     )
-    chosen = [options["game"]] if "game" in options else games
-    for game in chosen:
-        require(game in games, f"game={game} is not one of the run's: {', '.join(games)}")
-    numbers = {"episodes": 1, "moments": 24, "max_steps": 2_000}
-    for name in numbers:
-        text = options.get(name, str(numbers[name]))
-        require(text.isdecimal() and int(text) > 0, f"{name}={text} must be a positive number")
-        numbers[name] = int(text)
     if agent.config.noisy:
         agent.acting_network.quiet()
-    seed = run.evaluator_settings()["seed"]
     played = []
-    for game in chosen:
-        settings = play_settings(run, game)
-        settings["max_steps"] = min(settings["max_steps"], numbers["max_steps"])
-        settings |= {"episodes": numbers["episodes"], "seed": seed}
+    for game, settings in wanted.items():
         played += play(agent, games.index(game), **settings)
     for episode in played:
         print(f"{episode.game}: return {episode.score:g} in {len(episode.recalls)} agent steps")

@@ -7,7 +7,7 @@ needs the emulators' saved states, or the course of whole episodes.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from envs import ProtocolConfig, Task, make_action_set
 from envs.factory import make_core
 from envs.seeding import counter_uniform, episode_seed
+from errors import require
 from evaluation.evaluator import _CHOICE_STREAM, _EXPLORE_STREAM, EvalResult
 
 FIRST = np.ones(1, bool)
@@ -86,3 +87,46 @@ def play(
     for core in cores:
         core.close()
     return result, course
+
+
+def play_settings(run: Any, game: str) -> dict[str, Any]:
+    """Arguments of `lockstep.play` under which a game is evaluated, but for episodes and seed."""
+    settings = run.evaluator_settings()
+    return {
+        "task": run.sequence.game_task(game),
+        "protocol": settings["protocol"],
+        "max_steps": settings["max_steps"],
+        "epsilon": settings["epsilon"],
+        "full_actions": settings["full_actions"],
+    }
+
+
+def asked(
+    run: Any, options: Mapping[str, str], word: str, numbers: Mapping[str, int]
+) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+    """What `evaluate.py run=... WORD=true` is asked to play: for each game the arguments of `play`,
+    those of the run's first evaluation episodes, and `numbers` (episodes and max_steps among them)
+    with what `options` say in their place.
+
+    Raises:
+        UserError: an option that there is not, a game the run has not, a number below 1.
+    """
+    keys = ("run", "step", word, "game", *numbers)
+    for key in options:
+        require(key in keys, f"'{key}' is no key of {word}=true; use {', '.join(keys)}")
+    require(options[word] == "true", f"{word}={options[word]}: use {word}=true, or leave it out")
+    games = run.sequence.games
+    chosen = [options["game"]] if "game" in options else list(games)
+    for game in chosen:
+        require(game in games, f"game={game} is not one of the run's: {', '.join(games)}")
+    given = {}
+    for name, default in numbers.items():
+        text = options.get(name, str(default))
+        require(text.isdecimal() and int(text) > 0, f"{name}={text} must be a positive number")
+        given[name] = int(text)
+    seed, found = run.evaluator_settings()["seed"], {}
+    for game in chosen:
+        settings = play_settings(run, game)
+        most = min(settings["max_steps"], given["max_steps"])
+        found[game] = settings | {"max_steps": most, "episodes": given["episodes"], "seed": seed}
+    return found, given

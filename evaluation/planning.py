@@ -40,7 +40,7 @@ from envs.scores import hns
 from errors import UserError, require
 from evaluation.backends import paired
 from evaluation.evaluator import EvalGame, EvalResult, Evaluator
-from evaluation.lockstep import Moment, play
+from evaluation.lockstep import Moment, play, play_settings
 from evaluation.page import write_whole
 from evaluation.statistics import aggregate, iqm_difference, probability_of_improvement
 
@@ -231,18 +231,6 @@ def _settings(config: PlannerConfig) -> dict:
         "gumbel": ("simulations", "considered", "prior_temperature", "share", "gain"),
     }
     return {"planner": config.name} | {k: getattr(config, k) for k in keys[config.name]}
-
-
-def play_settings(run: Any, game: str) -> dict[str, Any]:
-    """Arguments of `lockstep.play` under which a game is evaluated, but for episodes and seed."""
-    settings = run.evaluator_settings()
-    return {
-        "task": run.sequence.game_task(game),
-        "protocol": settings["protocol"],
-        "max_steps": settings["max_steps"],
-        "epsilon": settings["epsilon"],
-        "full_actions": settings["full_actions"],
-    }
 
 
 def _oracle(

@@ -22,12 +22,9 @@ from PIL import Image, ImageDraw, ImageFont
 from agents.agent import Agent
 from envs import make_action_set
 from envs.roms import CATCH
-from errors import require
 from evaluation import lockstep
 from evaluation.page import write_whole
-from evaluation.planning import play_settings
 
-KEYS = ("run", "step", "watch", "game", "episodes", "max_steps")
 MILLISECONDS = 70  # of a picture; an agent step is 67 ms of play
 LAST = 1_500  # of the last one
 SIDE = 168  # pixels of what the agent sees, two for each of its own
@@ -180,29 +177,15 @@ def _pictures(film: Film, title: str, palette: Palette) -> Iterator[Image.Image]
 
 def main(run: Any, options: dict[str, str]) -> list[Path]:
     """Play, and write report/watch_<game>.gif (_2, _3, ... for further episodes)."""
-    for key in options:
-        require(key in KEYS, f"'{key}' is no key of watch=true; use {', '.join(KEYS)}")
-    require(
-        options["watch"] == "true", f"watch={options['watch']}: use watch=true, or leave it out"
-    )
     agent, games = run.agent, list(run.sequence.games)
-    chosen = [options["game"]] if "game" in options else games
-    for game in chosen:
-        require(game in games, f"game={game} is not one of the run's: {', '.join(games)}")
-    numbers = {"episodes": 1, "max_steps": 1_000}
-    for name in numbers:
-        text = options.get(name, str(numbers[name]))
-        require(text.isdecimal() and int(text) > 0, f"{name}={text} must be a positive number")
-        numbers[name] = int(text)
+    usual = {"episodes": 1, "max_steps": 1_000}
+    wanted, _ = lockstep.asked(run, options, "watch", usual)
     if agent.config.noisy:
         agent.acting_network.quiet()
     folder = run.path / "report"
     folder.mkdir(exist_ok=True)
     written = []
-    for game in chosen:
-        settings = play_settings(run, game)
-        settings["max_steps"] = min(settings["max_steps"], numbers["max_steps"])
-        settings |= {"episodes": numbers["episodes"], "seed": run.evaluator_settings()["seed"]}
+    for game, settings in wanted.items():
         for n, film in enumerate(play(agent, games.index(game), **settings), 1):
             target = folder / (f"watch_{game}.gif" if n == 1 else f"watch_{game}_{n}.gif")
             write_whole(target, gif(film, game))

@@ -62,7 +62,7 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
     try:
         return _agent_of(config, np.stack(masks), tasks.total_steps, device)
     except (MemoryError, OverflowError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "alloc" not in str(error):
+        if isinstance(error, RuntimeError) and "alloc" not in str(error):  # what torch says then
             raise
         memory = config.memory
         raise UserError(

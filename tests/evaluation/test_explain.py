@@ -7,7 +7,7 @@ import evaluate
 import train
 from evaluation.evaluator import Evaluator
 from evaluation.explain import play
-from evaluation.planning import play_settings
+from evaluation.lockstep import play_settings
 from tests.test_command_line import TINY
 from training.loading import load_run
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageSequence
 import evaluate
 import train
 from evaluation.evaluator import Evaluator
-from evaluation.planning import play_settings
+from evaluation.lockstep import play_settings
 from evaluation.watch import Palette, gif, play
 from tests.test_command_line import TINY
 from training.loading import load_run
