@@ -59,6 +59,7 @@ def train(args: argparse.Namespace) -> None:
                 "eval.max_steps=50",
                 "device=cpu",
                 "display=plain",
+                "agent.updates_per_step=1",  # as recorded where nothing else is said
                 *args.overrides,
             ]
             with open(f"{folder}.log", "a") as log:

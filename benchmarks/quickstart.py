@@ -2,7 +2,8 @@
 
     python train.py experiment=quickstart run=runs/quickstart && python benchmarks/quickstart.py
 
-Writes benchmarks/results/quickstart.json and docs/quickstart.png.
+Runs of other seeds behind it (`quickstart.py runs/quickstart runs/seed1 runs/seed2`) are recorded
+by what their games ended at. Writes benchmarks/results/quickstart.json and docs/quickstart.png.
 """
 
 from __future__ import annotations
@@ -16,11 +17,23 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 
+def ends(folder: Path) -> dict:
+    """What another run ended at, mean return by game."""
+    from evaluation.runlog import read_run_log
+    from evaluation.summary import summarise
+
+    manifest = json.loads((folder / "manifest.json").read_text())
+    rows = summarise(read_run_log(folder))
+    return {k: manifest[k] for k in ("seed", "machine", "commit")} | {
+        "end": {row.game: row.end for row in rows}
+    }
+
+
 def main() -> None:
     from evaluation.runlog import read_run_log
     from evaluation.summary import HEADERS, cells, summarise
 
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/quickstart")
+    folder, *others = map(Path, sys.argv[1:] or ["runs/quickstart"])
     manifest = json.loads((folder / "manifest.json").read_text())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rows = summarise(read_run_log(folder))
@@ -30,6 +43,7 @@ def main() -> None:
         "head": list(HEADERS),
         "table": [list(cells(row)) for row in rows],
         "numbers": [row._asdict() for row in rows],
+        "other_seeds": [ends(other) for other in others],
         "seconds": max(line.get("seconds", 0.0) for line in lines),
         "peak_memory_mb": max(line.get("peak_memory_mb", 0.0) for line in lines),
         **{k: manifest[k] for k in ("budget_agent_steps", "seed", "machine", "versions", "commit")},

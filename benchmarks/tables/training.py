@@ -141,6 +141,11 @@ def quickstart() -> str:
     rows = [[*row] for row in result["table"]]
     minutes = result["seconds"] / 60
     tail = f"\n{minutes:.1f} minutes of training and evaluation, but for the last one.\n"
+    if others := result.get("other_seeds"):
+        seeds = ", ".join(str(run["seed"]) for run in others)
+        ends = {g: ", ".join(f"{run['end'][g]:,.0f}" for run in others) for g in others[0]["end"]}
+        by_game = "; ".join(f"{game} {end}" for game, end in ends.items())
+        tail += f"\nOther seeds ({seeds}) end at: {by_game}.\n"
     return markdown(result["head"], rows) + tail + source("quickstart", result)
 
 
