@@ -43,6 +43,12 @@ def main(argv: Sequence[str]) -> int:
                 "last checkpoint is intact"
             )
         print(f"error: {said}", file=sys.stderr)
+    except MemoryError as error:
+        print(
+            f"error: this machine's memory is not enough ({error}): lower the sizes asked for, such"
+            " as eval.episodes or memory.neighbours",
+            file=sys.stderr,
+        )
     except KeyboardInterrupt:  # before and after training, or a second time while it is saved
         print(
             "interrupted: the same command with the run's run= goes on from its last checkpoint",

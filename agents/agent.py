@@ -377,7 +377,8 @@ class Agent:
 
     def diagnostics(self) -> dict[str, float]:
         """Numbers of the last update and of the schedules, for the log."""
-        out = {"agent/epsilon": self.epsilon().mean(), "agent/replay": float(len(self.replay))}
+        epsilon = 1.0 if self.steps < self.config.learn_start else self.epsilon().mean()
+        out = {"agent/epsilon": epsilon, "agent/replay": float(len(self.replay))}
         out |= self.continual.diagnostics()
         if self.contexts is not None:
             out |= self.contexts.scalars()
@@ -413,7 +414,10 @@ class Agent:
     # -- state ----------------------------------------------------------------------------------
     def state_dict(self) -> dict:
         if self.last is not None:
-            self.learner.check_finite(self.last)  # or it might push out the last good checkpoint
+            # Or a broken one might push out the last good checkpoint: the loss is of the weights
+            # before the update.
+            self.learner.check_finite(self.last)
+            self.learner.check_weights()
         backend = {"backend": self.backend.state_dict()} if self.backend is not None else {}
         if self.model is not None:
             backend["model_rng"] = self.imagination.rng.bit_generator.state

@@ -5,7 +5,7 @@ Shapes: B batch, n reward window, A actions, Z atoms.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -209,11 +209,19 @@ class Learner:
     def check_finite(self, outputs: LearnerOutputs) -> None:
         """Raise `UserError` when the loss is no longer a number."""
         if not torch.isfinite(outputs.scalars["total"]):
-            raise UserError(
-                f"loss/total became {outputs.scalars['total'].item()} at update {self.updates}: "
-                "lower agent.learning_rate or set agent.max_grad_norm; the last checkpoint of the "
-                "run is from before it and was kept"
-            )
+            self._broken(f"loss/total became {outputs.scalars['total'].item()}")
+
+    def check_weights(self) -> None:
+        """Raise `UserError` when the weights are no longer numbers."""
+        modules = [m for m in (self.network, self.target, self.model) if m is not None]
+        if not all(torch.isfinite(p).all() for m in modules for p in m.parameters()):
+            self._broken("weights are no longer numbers")
+
+    def _broken(self, what: str) -> NoReturn:
+        raise UserError(
+            f"{what} at update {self.updates}: lower agent.learning_rate or set "
+            "agent.max_grad_norm; the last checkpoint of the run is from before it and was kept"
+        )
 
     def state_dict(self) -> dict:
         return {

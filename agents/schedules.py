@@ -4,10 +4,12 @@ from __future__ import annotations
 
 
 def linear(start: float, end: float, duration: float, t: float) -> float:
-    """Value at time `t` of a straight line from `start` to `end` over `duration`, then flat."""
+    """Value at time `t`: `start` before 0, a straight line to `end` over `duration`, then flat."""
+    if t < 0:
+        return start
     if duration <= 0 or t >= duration:
         return end
-    return start + (end - start) * max(t, 0) / duration
+    return start + (end - start) * t / duration
 
 
 def exponential(start: float, end: float, duration: float, t: float) -> float:

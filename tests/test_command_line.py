@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,17 @@ def test_episodic_agents_run_and_explain_themselves(tmp_path, capsys, agent):
     if agent != "episodic":  # no Q-network: nothing that another backend could act with
         assert evaluate.main([f"run={tmp_path / 'run'}", "backend=torch,event_core"]) == 2
         assert f"agent={agent} acts by its memory" in capsys.readouterr().err
+
+
+def test_steps_a_second_are_of_training_alone(tmp_path, monkeypatch):
+    """What a visit's end takes is none of the next one's training."""
+    monkeypatch.setattr(Agent, "end_task", lambda self, obs: time.sleep(2))
+    _, lines = run(
+        tmp_path, "sequence.games=[catch]", "sequence.cycles=2", "agent.learn_start=100000",
+        "agent.anneal_updates=1", "log_every=8",
+    )  # fmt: skip
+    rates = [(x["task"], x["agent_steps_per_s"]) for x in lines if x["kind"] == "train"]
+    assert next(rate for task, rate in rates if task == 1) > 20
 
 
 @pytest.mark.parametrize("encoder", ["encoder.size=nature", "encoder.size=impala"])

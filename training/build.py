@@ -61,8 +61,12 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
         masks = [masks[0]] * max(many, len(masks))  # judgement goes through them by game
     try:
         return _agent_of(config, np.stack(masks), tasks.total_steps, device)
-    except (MemoryError, OverflowError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "alloc" not in str(error):  # what torch says then
+    except (MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        # What torch and numpy say of sizes that no machine holds, and of those beyond 64 bits.
+        known = "alloc", "Overflow", "aximum allowed dimension", "too big", "too large"
+        if not isinstance(error, MemoryError | OverflowError) and not any(
+            words in str(error) for words in known
+        ):
             raise
         memory = config.memory
         raise UserError(

@@ -192,14 +192,29 @@ class CheckpointStore:
         Raises:
             UserError: there is none, it is damaged, or another version of Engram wrote it.
         """
-        folders = self._folders()
-        if step is None:
-            step = max(folders, default=None)
-        if step not in folders:
-            what = "no checkpoint" if step is None else f"no checkpoint of step {step}"
-            there = ", ".join(map(str, sorted(folders))) or "none"
-            raise UserError(f"{self.folder}: {what} (there: {there}); train a run first")
-        folder = folders[step]
+        for last in (False, False, False, True):
+            folders = self._folders()
+            wanted = max(folders, default=None) if step is None else step
+            if wanted not in folders:
+                what = "no checkpoint" if wanted is None else f"no checkpoint of step {wanted}"
+                there = ", ".join(map(str, sorted(folders))) or "none"
+                raise UserError(f"{self.folder}: {what} (there: {there}); train a run first")
+            folder = folders[wanted]
+            begun = _identity(folder)
+            try:
+                return self._read(folder, wanted, skip)
+            except Damaged as error:
+                if not last and (begun is None or _identity(folder) != begun):
+                    continue  # a run that is going on has saved this step again, or pruned it
+                older = max((s for s in folders if s < wanted), default=None)
+                then = f"from step {older}" if older is not None else "from the beginning"
+                raise UserError(
+                    f"{error}: remove the folder {folder} and give the same command again, the "
+                    f"run then goes on {then}"
+                ) from error
+        raise AssertionError("unreachable")
+
+    def _read(self, folder: Path, step: int, skip: str | None) -> dict[str, Any]:
         file = "manifest.json"
         try:
             files = _read_manifest(folder / file, step)
@@ -217,14 +232,17 @@ class CheckpointStore:
                     read_block(folder / file, entries[file], array.array[start:stop])
                 known[name] = _Saved(weakref.ref(array), array.versions.copy(), folder, entries)
         except Damaged as error:
-            older = max((s for s in folders if s < step), default=None)
-            then = f"from step {older}" if older is not None else "from the beginning"
-            raise UserError(
-                f"{folder / file} {error}: remove the folder {folder} and give the same command "
-                f"again, the run then goes on {then}"
-            ) from error
+            raise Damaged(f"{folder / file} {error}") from error
         self._known = known
         return unpack(packed, arrays)
+
+
+def _identity(folder: Path) -> int | None:
+    """Of this folder, whatever others have its name before and after; None: it is gone."""
+    try:
+        return folder.stat().st_ino
+    except OSError:
+        return None
 
 
 def _block_file(name: str, block: int) -> str:

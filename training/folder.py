@@ -85,7 +85,7 @@ class RunFolder:
                 "settings it was started with"
             )
         held = _names(self.path)
-        own = {".lock", _aside("config.yaml")}  # all that a start cut short leaves behind
+        own = {".lock", _aside("config.yaml")}  # all that a start cut short leaves before that
         if yaml.name not in held and held - own:
             raise UserError(f"run={self.path} is not empty and holds no run: choose another run=")
         try:
@@ -98,7 +98,8 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{self.path} is in use by another process: wait for it") from error
         if _never_ran(held):
-            (self.path / "manifest.json").unlink(missing_ok=True)
+            for name in ("manifest.json", _aside("manifest.json")):
+                (self.path / name).unlink(missing_ok=True)
         # Keys that the run did not know are settled now.
         if not yaml.exists() or changed_keys(config, yaml):
             self.write("config.yaml", to_yaml(config))
@@ -164,7 +165,8 @@ def _names(path: Path) -> set[str]:
 
 def _never_ran(held: set[str]) -> bool:
     """Whether these files are those of a start that failed, and no others."""
-    return {".lock"} <= held <= {".lock", "config.yaml", _aside("config.yaml"), "manifest.json"}
+    files = ("config.yaml", "manifest.json")
+    return {".lock"} <= held <= {".lock", *files, *map(_aside, files)}
 
 
 def changed_keys(config: RunConfig, yaml: Path, words: Sequence[str] = ()) -> list[str]:

@@ -176,6 +176,8 @@ class Runner:
         self.agent.begin_task(game)
         p.in_visit, p.ended, p.visit_step = True, False, 0
         self._task_event("begin", task)
+        # What a visit's end and beginning take is not training.
+        self._rate_mark, self._excluded_seconds = (time.perf_counter(), p.step), 0.0
 
     def _end(self, task: Task) -> None:
         p = self.progress

@@ -13,6 +13,7 @@ goes on with what is not.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -129,6 +130,10 @@ def _grid(words: Sequence[str]) -> list[list[str]]:
     """Overrides of every run: Hydra's parser and basic sweeper over the sweep's parameters."""
     for word in words:
         check_group(word)
+        require(
+            not word.lstrip("+~").startswith("hydra.sweeper."),
+            f"{word}: sweep over a key by giving its values, such as seed=0,1",
+        )
     try:
         hydra = _hydra()
         raw = hydra.compose_config(
@@ -145,6 +150,7 @@ def _grid(words: Sequence[str]) -> list[list[str]]:
         ((*grid,),) = BasicSweeper.split_arguments(overrides, None)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error)) from error
+    require(grid, "the sweep has no values: give each key that is swept one at least")
     return grid
 
 
@@ -229,6 +235,14 @@ def _plain(text: str) -> str:
     return re.sub(r"[^\w.]+", "-", text).strip("-")
 
 
+def _say(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # whoever read along has gone; the sweep goes on
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
 @dataclass
 class Executor:
     """Runs a sweep's jobs, some at a time. A signal is passed on to all of them: each saves its
@@ -244,7 +258,7 @@ class Executor:
         todo = []
         for job in self.sweep.jobs:
             if self.finished(job.folder):
-                print(f"{job.folder}: finished already", flush=True)
+                _say(f"{job.folder}: finished already")
             else:
                 todo.append(job)
         old = {
@@ -259,11 +273,15 @@ class Executor:
                 time.sleep(POLL_SECONDS)
                 self._collect()
         finally:
+            for process in self._running:  # none goes on unseen when this ends by an error
+                process.terminate()
+            for process in self._running:
+                process.wait()
             for signum, handler in old.items():
                 signal.signal(signum, handler)
 
     def _start(self, job: Job, count: str) -> None:
-        print(f"{count} {job.folder}", flush=True)
+        _say(f"{count} {job.folder}")
         log = None
         if self.sweep.parallel > 1:  # side by side they would talk over each other
             job.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -292,7 +310,7 @@ class Executor:
                 where = f", see {log.name}" if log is not None else ""
                 said = f"failed with status {process.returncode}{where}"
             minutes = (time.monotonic() - begin) / 60
-            print(f"{job.folder}: {said} after {minutes:.1f} minutes", flush=True)
+            _say(f"{job.folder}: {said} after {minutes:.1f} minutes")
 
     def _handle(self, signum: int, _frame: object) -> None:
         self.stopped = signum

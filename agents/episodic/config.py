@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from errors import require
 
+MOST_NEIGHBOURS = 10_000  # more than any paper reads
 CONTROLLERS = ("none", "mix", "nec", "mfec")
 
 
@@ -70,6 +71,10 @@ class MemoryConfig:
         for key in ["capacity", "key_dim", "neighbours", "version_every", "audit_every", "warm_up"]:
             value = getattr(self, key)
             require(value >= 1, f"memory.{key}={value} must be at least 1")
+        require(
+            self.neighbours <= MOST_NEIGHBOURS,
+            f"memory.neighbours={self.neighbours} must be at most {MOST_NEIGHBOURS}",
+        )
         for key in ["horizon", "reembed", "refresh", "value_rate", "key_rate"]:
             value = getattr(self, key)
             require(value >= 0, f"memory.{key}={value} must not be negative")

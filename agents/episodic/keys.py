@@ -21,16 +21,16 @@ def state_hashes(obs: np.ndarray) -> np.ndarray:
     return np.frombuffer(b"".join(digests), np.int64)
 
 
-def checked(keys: np.ndarray) -> np.ndarray:
-    """Keys [B,D] as they are.
+def checked(keys: np.ndarray, what: str = "keys") -> np.ndarray:
+    """Keys [B,D], or other numbers that come from the network, as they are.
 
     Raises:
         UserError: they are no longer numbers.
     """
     if not np.isfinite(keys).all():
         raise UserError(
-            "the keys of the episodic memory are no longer numbers: lower agent.learning_rate; the "
-            "last checkpoint of the run was kept"
+            f"the {what} of the episodic memory are no longer numbers: lower agent.learning_rate; "
+            "the last checkpoint of the run was kept"
         )
     return keys
 

@@ -15,7 +15,7 @@ without any entry is worth 0.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -109,11 +109,18 @@ class NecLearner:
     def check_finite(self, outputs: LearnerOutputs) -> None:
         """Raise `UserError` when the loss is no longer a number."""
         if not torch.isfinite(outputs.scalars["total"]):
-            raise UserError(
-                f"loss/total became {outputs.scalars['total'].item()} at update {self.updates}: "
-                "lower agent.learning_rate, memory.value_rate or memory.key_rate; the last "
-                "checkpoint of the run was kept"
-            )
+            self._broken(f"loss/total became {outputs.scalars['total'].item()}")
+
+    def check_weights(self) -> None:
+        """Raise `UserError` when the weights are no longer numbers."""
+        if not all(torch.isfinite(p).all() for p in self.network.parameters()):
+            self._broken("weights are no longer numbers")
+
+    def _broken(self, what: str) -> NoReturn:
+        raise UserError(
+            f"{what} at update {self.updates}: lower agent.learning_rate, memory.value_rate or "
+            "memory.key_rate; the last checkpoint of the run was kept"
+        )
 
     def n_step(self) -> int:
         return self.memory_config.horizon

@@ -193,6 +193,7 @@ class RememberingAgent(Agent):
         if not len(returns.returns):
             return
         s = returns.steps
+        checked(returns.returns, "values")
         slots = self.memory.write(s.key, s.action, returns.returns, s.hash, self.game, s.ref)
         self.probes.add(self.game, returns)
         self.received(returns, slots)

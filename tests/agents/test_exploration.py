@@ -31,6 +31,24 @@ def test_epsilon_may_wait_before_it_falls():
     assert seen == pytest.approx([1, 1, 0.75, 0.5, 0.5])
 
 
+def test_epsilon_may_wait_and_then_fall_at_once():
+    ours = agent("agent.epsilon_hold=100", "agent.epsilon_decay=0", "agent.epsilon_end=0.5",
+                 "agent.epsilon_spread=1")  # fmt: skip
+    seen = []
+    for ours.game_steps[0] in (0, 99, 100, 300):
+        seen.append(ours.epsilon()[0])
+    assert seen == [1, 1, 0.5, 0.5]
+
+
+def test_until_it_learns_the_log_says_that_all_actions_are_random():
+    ours = agent("agent.learn_start=1600", "agent.epsilon_decay=200", "agent.epsilon_end=0.5",
+                 "agent.epsilon_spread=1")  # fmt: skip
+    ours.steps = ours.game_steps[0] = 1_596
+    assert ours.diagnostics()["agent/epsilon"] == 1
+    ours.steps = ours.game_steps[0] = 1_600
+    assert ours.diagnostics()["agent/epsilon"] == 0.5
+
+
 def test_actions_are_random_as_often_as_said():
     ours = agent("agent.epsilon_end=0.05", "agent.epsilon_spread=8", "agent.learn_start=32")
     ours.steps = ours.game_steps[0] = 10_000

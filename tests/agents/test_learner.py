@@ -8,9 +8,11 @@ from torch import nn
 
 from agents.config import AgentConfig
 from agents.encoders import Encoding
-from agents.learner import Learner, LearnerInputs
+from agents.learner import Learner, LearnerInputs, LearnerOutputs
 from agents.network import Head, QNetwork
 from errors import UserError
+from training.build import build_agent
+from training.config import load_config
 
 ACTIONS = 3
 
@@ -166,6 +168,19 @@ def test_nan_loss_is_one_clear_line():
     outputs = learner.update(bandit())
     with pytest.raises(UserError, match=r"loss/total became nan.*agent\.learning_rate"):
         learner.check_finite(outputs)
+
+
+@pytest.mark.parametrize("part", ["network", "target"])
+def test_broken_weights_are_never_saved(part):
+    """The last loss was of the weights before the update that broke them."""
+    config = load_config(["sequence.games=[catch]", "agent.replay_capacity=400"])
+    agent = build_agent(config, torch.device("cpu"))
+    agent.last = LearnerOutputs(torch.zeros(0), {"total": torch.zeros(())})
+    agent.state_dict()
+    with torch.no_grad():
+        next(getattr(agent.learner, part).parameters()).view(-1)[0] = float("inf")
+    with pytest.raises(UserError, match=r"weights are no longer numbers.*agent\.learning_rate"):
+        agent.state_dict()
 
 
 def test_a_drift_that_all_units_share_cannot_silence_normalised_features():

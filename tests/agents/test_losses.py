@@ -79,6 +79,7 @@ def test_schedules_meet_their_ends():
     assert schedules.linear(1, 0, 10, 0) == 1
     assert schedules.linear(1, 0, 10, 5) == 0.5
     assert schedules.linear(1, 0, 10, 99) == 0
+    assert [schedules.linear(1, 0, 0, t) for t in (-1, 0, 1)] == [1, 0, 0]
     assert schedules.exponential(10, 3, 100, 0) == 10
     assert schedules.exponential(10, 3, 100, 50) == pytest.approx(np.sqrt(30))
     assert schedules.exponential(10, 3, 100, 100) == 3

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import training.block_files
+import training.checkpoint
 from errors import UserError
 from memory import BlockArray, ReplayBuffer
 from training.checkpoint import CheckpointStore, _sealed
@@ -182,6 +183,24 @@ def test_a_kill_between_the_two_renames_loses_nothing(folder):
     assert again.load()["n"] == 1
     again.save(6, {"n": 2})
     assert sorted(p.name for p in folder.iterdir()) == ["5", "6"]
+
+
+@pytest.mark.parametrize("then", ["replaced", "pruned"])
+def test_a_checkpoint_that_changes_while_it_is_read_is_read_again(folder, monkeypatch, then):
+    """A run that goes on saves beside whoever looks at it."""
+    running, reader, first = CheckpointStore(folder, 1), CheckpointStore(folder, 1), []
+    running.save(1, {"a": torch.zeros(8)})
+    read = training.checkpoint._read_state
+
+    def meanwhile(path, files):
+        if not first:
+            first.append(path)
+            running.save(1 if then == "replaced" else 2, {"a": torch.ones(8)})
+        return read(path, files)
+
+    monkeypatch.setattr(training.checkpoint, "_read_state", meanwhile)
+    assert torch.equal(reader.load()["a"], torch.ones(8))
+    assert first
 
 
 def test_leftovers_are_removed(folder):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from errors import UserError
-from training.config import load_config
+from training.config import load_config, to_yaml
 from training.folder import RunFolder, other_settings
 from training.telemetry import WALL_CLOCK_FIELDS
 
@@ -299,6 +299,17 @@ def test_a_start_that_was_cut_short_is_no_other_run(tmp_path):
     RunFolder(config)
     assert (folder / "config.yaml").is_file()
     assert not (folder / ".config.yaml.tmp").exists()
+
+
+def test_a_start_that_was_cut_short_at_its_manifest_is_no_other_run(tmp_path):
+    folder = tmp_path / "run"
+    first = load_config([f"run={folder}"])
+    folder.mkdir()
+    (folder / "config.yaml").write_text(to_yaml(first))
+    for name in (".lock", ".manifest.json.tmp"):
+        (folder / name).touch()
+    RunFolder(load_config([f"run={folder}", "agent.hidden=8"]))
+    assert {p.name for p in folder.iterdir()} == {".lock", "config.yaml"}
 
 
 def test_a_start_that_failed_leaves_a_folder_for_the_mended_command(tmp_path):

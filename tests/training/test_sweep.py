@@ -122,6 +122,8 @@ def test_any_key_may_be_swept_and_names_its_folder(tmp_path):
         (["jobs=0"], "jobs=0"),
         (["references=perhaps"], "references=perhaps: use true, false or all"),
         (["seed=0,0"], "share"),
+        (["seed=range(2,2)"], "no values"),
+        (["hydra.sweeper.params.seed=0,1"], "such as seed=0,1"),
     ],
 )
 def test_mistakes_are_named_before_anything_starts(tmp_path, words, message):
@@ -213,6 +215,27 @@ def _wait(path):
     while not path.exists():
         time.sleep(0.01)
     time.sleep(0.1)
+
+
+def test_no_run_goes_on_when_the_sweep_breaks(counters, tmp_path):
+    (tmp_path / "m1.log").mkdir()  # its log cannot be opened
+    with pytest.raises(IsADirectoryError):
+        counters(2).run()
+    stopped = (tmp_path / "m0" / "count").exists()  # the sweep has waited until it had saved
+    assert stopped or not (tmp_path / "m0" / "starts").exists()  # or it had not begun to listen
+    time.sleep(0.6)
+    assert (tmp_path / "m0" / "count").exists() == stopped
+
+
+def test_a_reader_that_goes_away_does_not_end_the_sweep(counters, tmp_path, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as gone:
+        monkeypatch.setattr(sweep.sys, "stdout", gone)
+        executor = counters(2)
+        executor.run()
+    assert not executor.failed
+    assert [(tmp_path / f"m{i}" / "count").read_text() for i in range(4)] == ["20"] * 4
 
 
 def test_a_run_that_fails_does_not_hold_up_the_others(counters, tmp_path, capfd):
