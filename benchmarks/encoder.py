@@ -14,6 +14,7 @@ one thread equals time on the clock unless other processes take the core away. C
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import statistics
@@ -145,6 +146,13 @@ def processor() -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sizes", nargs="*", help=f"of {', '.join(SIZES)}; only all are recorded")
+    sizes = parser.parse_args().sizes
+    if unknown := set(sizes) - set(SIZES):
+        parser.error(f"unknown size {', '.join(sorted(unknown))}: use {', '.join(SIZES)}")
     configure_threads(1)
     count = -(-BATCH * BATCHES // len(GAMES))
     frames = {game: play(game, count) for game in GAMES}
@@ -165,11 +173,11 @@ def main() -> None:
         "sizes": {},
         "initial_rates": {},
     }
-    for size in sys.argv[1:] or SIZES:
+    for size in sizes or SIZES:
         report["sizes"][size] = measure(size, batches)
         report["initial_rates"][size] = rates(size, frames)
         print(size, json.dumps(report["sizes"][size], indent=1), flush=True)
-    if len(sys.argv) == 1:
+    if not sizes:
         target = ROOT / "benchmarks" / "results" / "encoder.json"
         target.parent.mkdir(exist_ok=True)
         target.write_text(json.dumps(report, indent=1) + "\n")

@@ -9,6 +9,7 @@ has been evaluated and checkpointed. A second run, with a small replay, makes on
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -52,6 +53,10 @@ def lines_of(overrides: list[str]) -> list[dict]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
     sys.path.insert(0, str(ROOT))
     from training.folder import machine, versions
 

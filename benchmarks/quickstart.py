@@ -8,6 +8,7 @@ by what their games ended at. Writes benchmarks/results/quickstart.json and docs
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
@@ -33,7 +34,11 @@ def main() -> None:
     from evaluation.runlog import read_run_log
     from evaluation.summary import HEADERS, cells, summarise
 
-    folder, *others = map(Path, sys.argv[1:] or ["runs/quickstart"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="*", type=Path, default=[Path("runs/quickstart")])
+    folder, *others = parser.parse_args().folders
     manifest = json.loads((folder / "manifest.json").read_text())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rows = summarise(read_run_log(folder))

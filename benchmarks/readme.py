@@ -8,6 +8,7 @@ A table stands between `<!-- table: NAME -->` and `<!-- end -->`; nothing does u
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import Callable
@@ -86,10 +87,15 @@ def recorded(name: str) -> bool:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if not in step")
+    check = parser.parse_args().check
     for page in PAGES:
         old = page.read_text()
         new = fill(old, page)
-        if "--check" in sys.argv:
+        if check:
             if old != new:
                 sys.exit(f"{page.name} is out of date: python benchmarks/readme.py")
         else:

@@ -10,6 +10,7 @@ by numpy.take, which is what the memory allows at best. The checkpoint holds, be
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -138,8 +139,12 @@ def time_checkpoints(replay: ReplayBuffer, stream: Stream, where: Path) -> dict:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "benchmarks")
+    where = parser.parse_args().folder
     torch.set_num_threads(1)
-    where = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "benchmarks"
     stream, warm = Stream(), ReplayBuffer(1_000, ENVS, N_STEP)
     stream.feed(warm, 800)  # compiles
     before = resident_bytes()

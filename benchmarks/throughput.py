@@ -9,6 +9,7 @@ CNN, Engram `reactive` with the spiking encoder and with its ReLU twin.
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -102,8 +103,13 @@ SIDES = {
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        print(json.dumps(SIDES[sys.argv[1]]()))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("side", nargs="?", choices=SIDES, help="one of them, printed")
+    side = parser.parse_args().side
+    if side is not None:
+        print(json.dumps(SIDES[side]()))
         return
     sys.path.insert(0, str(ROOT))
     from training.folder import machine, versions
