@@ -470,6 +470,19 @@ def test_keys_that_are_no_numbers_are_one_clear_error():
             agent.look(world.obs(), 0, agent.acting_network)
 
 
+def test_values_that_are_no_numbers_are_one_clear_error():
+    """The head breaks between two updates; the encoder, and so the keys, are still whole."""
+    agent = agent_of("mix", agent={"learn_start": 1000, "batch_size": 1000,
+                                   "replay_capacity": 2000})  # fmt: skip
+    world = World()
+    play(agent, world, 3)
+    with torch.no_grad():
+        for parameter in agent.learner.target.head.parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(UserError, match=r"values of the episodic memory.*learning_rate"):
+        play(agent, world, 9)
+
+
 def test_a_state_of_another_device_loads():
     agent, world = agent_of("mix"), World()
     play(agent, world, 20)
