@@ -89,8 +89,16 @@ def train(argv: Sequence[str]) -> int:
     device = choose_device(config.device.name)
     configure_threads(config.device.learner_threads)
     folder = RunFolder(config, argv)
+    store = CheckpointStore(folder.path / "checkpoints", config.checkpoint.keep)
+    folder.check_goes_on(store.latest())
     folder.write_manifest(config, device, sequence.games)
     print(f"{folder.path}: {describe(sequence, device)}", flush=True)
+    if config.memory.controller != "mfec" and config.agent.learn_start >= sequence.total_steps:
+        print(
+            f"note: nothing is learned before agent.learn_start={config.agent.learn_start:,} agent "
+            "steps, which this run does not reach",
+            flush=True,
+        )
     agent = build_agent(config, device)
     telemetry = Telemetry(
         folder.path,
@@ -121,7 +129,7 @@ def train(argv: Sequence[str]) -> int:
             hns,
             telemetry,
             display,
-            CheckpointStore(folder.path / "checkpoints", config.checkpoint.keep),
+            store,
             eval_every=config.eval.every,
             log_every=config.log_every,
             checkpoint_every=config.checkpoint.every,
@@ -131,7 +139,8 @@ def train(argv: Sequence[str]) -> int:
             runner.run()
         except Interrupted as stop:
             name = signal.Signals(stop.signum).name
-            print(f"{name}: saved at step {stop.step}; go on with: run={folder.path}")
+            at = shlex.quote(str(folder.path))
+            print(f"{name}: saved at step {stop.step}; go on with: run={at}")
             return 128 + stop.signum
         finally:
             telemetry.close()
@@ -139,7 +148,8 @@ def train(argv: Sequence[str]) -> int:
             final_evaluator.close()
     print_summary(folder.path)
     print(f"report: {write_report(folder.path)}")
-    print(f"tensorboard: {Path(sys.executable).with_name('tensorboard')} --logdir {folder.path}")
+    board = Path(sys.executable).with_name("tensorboard")
+    print(f"tensorboard: {board} --logdir {shlex.quote(str(folder.path))}")
     return 0
 
 

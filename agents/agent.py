@@ -250,10 +250,12 @@ class Agent:
             return np.full(len(obs), game)
         return self.contexts.of_each(obs)
 
+    @torch.no_grad()
     def eval_values(self, obs: np.ndarray, game: int) -> torch.Tensor:
         """`q_values` as an evaluation sees them: leaves no trace in the agent but `latent`."""
         return self.label_values(obs, self.label(obs, game))
 
+    @torch.no_grad()
     def label_values(self, obs: np.ndarray, label: int) -> torch.Tensor:
         """`eval_values` in what the agent calls `label`."""
         return self.q_values(obs, label, self.judging_network())

@@ -1,16 +1,19 @@
 """The frame preprocessing of ale-py's vector class, for emulators that are run one by one.
 
-Two raw 210 x 160 grey frames -> pixelwise maximum -> 84 x 84 by area averaging, in float32 and
-in OpenCV's order of summation, so that the bytes are the same as the native class's.
+Two raw grey frames (210 x 160; some games have 250 lines) -> pixelwise maximum -> 84 x 84 by area
+averaging, in float32 and in OpenCV's order of summation, so that the bytes are the same as the
+native class's.
 """
+
+import functools
 
 import numpy as np
 from numba import njit
 
-RAW_HEIGHT, RAW_WIDTH = 210, 160
 SIZE = 84
 
 
+@functools.cache
 def area_weights(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
     """Area averaging along one axis, source > target.
 
@@ -34,17 +37,14 @@ def area_weights(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
     return start, weights
 
 
-_X_START, _X_WEIGHTS = area_weights(RAW_WIDTH, SIZE)
-_Y_START, _Y_WEIGHTS = area_weights(RAW_HEIGHT, SIZE)
-
-
 def pool_and_resize(older: np.ndarray, newer: np.ndarray, out: np.ndarray) -> None:
-    """Write the maximum of two raw frames uint8 [210, 160] to out uint8 [84, 84], averaged.
+    """Write the maximum of two raw frames uint8 [H, W] to out uint8 [84, 84], averaged.
 
     The maximum stays in `older`, as in the native class (whoever steps on without taking two new
     frames, at the end of a game, sees it again).
     """
-    _pool_and_resize(older, newer, out, _X_START, _X_WEIGHTS, _Y_START, _Y_WEIGHTS)
+    height, width = older.shape
+    _pool_and_resize(older, newer, out, *area_weights(width, SIZE), *area_weights(height, SIZE))
 
 
 @njit(cache=True)

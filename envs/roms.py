@@ -15,6 +15,10 @@ CATCH = "catch"
 ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner for each emulator
 
 
+# Listed by ale-py, whose one-player interface ends the process when it loads one of them.
+FOR_TWO = frozenset({"combat", "joust", "maze_craze", "warlords"})
+
+
 @dataclass(frozen=True)
 class RomFacts:
     """Fixed facts of one game.
@@ -36,7 +40,7 @@ class RomFacts:
 
 def rom_names() -> tuple[str, ...]:
     """All playable names: ALE's ROMs and the toy world."""
-    return (*sorted(roms.get_all_rom_ids()), CATCH)
+    return (*sorted(set(roms.get_all_rom_ids()) - FOR_TWO), CATCH)
 
 
 def rom_path(rom: str) -> str:
@@ -53,6 +57,8 @@ def check_rom(rom: str) -> None:
     names = rom_names()
     if rom in names:
         return
+    if rom in FOR_TWO:
+        raise UserError(f"sequence.games: {rom} is a game for two, which ale-py does not play here")
     snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in rom).strip("_")
     close = difflib.get_close_matches(snake.replace("-", "_").replace(" ", "_"), names, n=3)
     hint = f"did you mean {', '.join(close)}?" if close else f"there are {len(names)}, e.g. pong"

@@ -11,7 +11,7 @@ import ale_py
 import numpy as np
 
 from envs.core import KEEP_RANDOM, OBS_SHAPE, CoreStep
-from envs.preprocess import RAW_HEIGHT, RAW_WIDTH, pool_and_resize
+from envs.preprocess import pool_and_resize
 from envs.protocols import ProtocolConfig
 from envs.roms import rom_facts, rom_path
 from envs.tasks import Task
@@ -46,7 +46,7 @@ class SingleEmulator:
         self._ale = ale_py.ALEInterface()
         self._ale.setFloat("repeat_action_probability", protocol.sticky)
         self._noops = np.random.MT19937(0)
-        self._raw = np.zeros((2, RAW_HEIGHT, RAW_WIDTH), dtype=np.uint8)
+        self._raw = np.zeros((2, 0, 0), dtype=np.uint8)  # the last two frames; a game has its size
         self._frames = 0
         self._loaded = False
         self.stack = np.zeros(OBS_SHAPE, dtype=np.uint8)
@@ -97,7 +97,7 @@ class SingleEmulator:
         return float(reward)
 
     def screen(self) -> np.ndarray:
-        """uint8 [210, 160, 3]: what a player would see now."""
+        """uint8 [H, 160, 3], H mostly 210: what a player would see now."""
         return self._ale.getScreenRGB()
 
     def clone_state(self) -> EmulatorState:
@@ -132,6 +132,8 @@ class SingleEmulator:
             self._ale.setDifficulty(self._task.difficulty)
         self._noops._legacy_seeding(int(seed))  # std::mt19937's seeding
         self._legal = self._ale.getLegalActionSet()
+        if not self._loaded:
+            self._raw = np.zeros((2, *self._ale.getScreenDims()), dtype=np.uint8)
         self._loaded = True
 
     def _draw_noops(self) -> int:

@@ -115,6 +115,7 @@ def intervals(result: Comparison) -> Figure | None:
             found = method.figures[name]
             if found:
                 _whisker(axes, i, found.iqm, found.interval)
+                axes.plot([found.mean], [i], "|", color=FAINT, markersize=11, markeredgewidth=1.6)
         side = "lower" if name in LOWER_IS_BETTER else "higher"
         _rows(axes, name.replace("_", " "), f"{side} is better")
         axes.axvline(0, color=FAINT, linewidth=0.9)

@@ -17,8 +17,8 @@ CAPTIONS = {
     "interval of that mean, where there are two seeds or more. Shaded: the game is being trained. "
     "Dashed: the game trained alone, at its end, by the agent that the first method is judged by.",
     "figures": "Diamond: IQM over games and seeds; bar: 95 % stratified bootstrap over seeds, "
-    "where there are two or more. P(improvement): how often a run beats one of the first method on "
-    "a game; 0.5 is chance.",
+    "where there are two or more; stroke: mean of all. P(improvement): how often a run beats one "
+    "of the first method on a game; 0.5 is chance.",
     "matrices": "Read along a row: how a game rises when it is trained (outlined) and what remains "
     "of it. Numbers: scores; colour: share of the best that any method reached on that game.",
     "profiles": "The higher the better: the share of all games and seeds that end above a score. "
@@ -92,7 +92,7 @@ def _figure(name: str, found: Figure | None) -> str:
     text = two_digits(found.iqm, signed)
     if found.interval:
         text += " [{}, {}]".format(*(two_digits(x, signed) for x in found.interval))
-    return text
+    return f"{text}; mean {two_digits(found.mean, signed)}"
 
 
 def _number(value: float | None, digits: int, unit: float = 1.0) -> str:
@@ -131,7 +131,11 @@ def _legend(result: Comparison) -> str:
     how = "IQM over games and seeds [95 % stratified bootstrap over seeds]" if several else (
         "IQM over games, one seed: no intervals"
     )  # fmt: skip
-    return f"{unit}; {how}. {', '.join(result.games)}."
+    middle = "" if len(result.games) == 1 else (
+        " The IQM leaves out the lowest and the highest quarter of them, and so may not show a "
+        "single game that is lost; the mean is of all."
+    )  # fmt: skip
+    return f"{unit}; {how}.{middle} {', '.join(result.games)}."
 
 
 def games_table(result: Comparison) -> list[tuple[str, ...]]:

@@ -108,9 +108,11 @@ def find(words: str, key: str) -> list[tuple[str | None, str]]:
 
 
 def _runs_at(word: str) -> list[str]:
-    """Folders of runs that a word stands for."""
+    """Folders of runs that a word stands for; a bare name is looked for under runs/, too."""
     if (Path(word) / FILE_NAME).is_file():
         return [word]
+    if len(Path(word).parts) == 1 and not Path(word).exists() and (Path("runs") / word).exists():
+        return _runs_at(f"runs/{word}")
     pattern = f"{glob.escape(word)}/*" if Path(word).is_dir() else word
     if not glob.has_magic(pattern):
         return []
@@ -127,7 +129,7 @@ def read(path: str, name: str | None = None) -> Run:
     require(file.is_file(), f"{path}: {file} is missing; give the folder of a run")
     try:
         config = OmegaConf.to_container(OmegaConf.load(file))
-    except (YAMLError, OmegaConfBaseException) as error:
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise UserError(f"{file} is no YAML: restore it from a copy") from error
     require(isinstance(config, dict), f"{file} is no configuration: restore it from a copy")
     manifest = read_json(Path(path) / "manifest.json")

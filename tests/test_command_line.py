@@ -78,6 +78,22 @@ def test_episodic_agents_run_and_explain_themselves(tmp_path, capsys, agent):
         assert f"agent={agent} acts by its memory" in capsys.readouterr().err
 
 
+def test_a_run_too_short_to_learn_says_so(tmp_path, capsys):
+    _, lines = run(tmp_path, "sequence.games=[catch]", "agent.learn_start=80")
+    assert "note: nothing is learned before agent.learn_start=80" in capsys.readouterr().out
+    assert not any("loss/total" in line for line in lines)
+
+
+@pytest.mark.parametrize("experiment", ["quickstart", "toy"])
+@pytest.mark.parametrize("agent", ["dqn", "drq", "der", "reactive", "nec"])
+def test_epsilon_falls_within_a_short_experiment(experiment, agent):
+    words = [f"experiment={experiment}", f"agent={agent}"]
+    words += ["agent.shift=0"] if agent == "nec" else []
+    config = load_config(words)
+    least = config.agent.learn_start + config.agent.epsilon_hold + config.agent.epsilon_decay
+    assert least <= config.sequence.steps_per_task
+
+
 def test_steps_a_second_are_of_training_alone(tmp_path, monkeypatch):
     """What a visit's end takes is none of the next one's training."""
     monkeypatch.setattr(Agent, "end_task", lambda self, obs: time.sleep(2))

@@ -207,11 +207,13 @@ class CheckpointStore:
                 if not last and (begun is None or _identity(folder) != begun):
                     continue  # a run that is going on has saved this step again, or pruned it
                 older = max((s for s in folders if s < wanted), default=None)
-                then = f"from step {older}" if older is not None else "from the beginning"
-                raise UserError(
-                    f"{error}: remove the folder {folder} and give the same command again, the "
-                    f"run then goes on {then}"
-                ) from error
+                mend = "it is the only one: put it back from a copy, or choose another run="
+                if older is not None:
+                    mend = (
+                        f"remove the folder {folder} and give the same command again, the run then "
+                        f"goes on from step {older}"
+                    )
+                raise UserError(f"{error}: {mend}") from error
         raise AssertionError("unreachable")
 
     def _read(self, folder: Path, step: int, skip: str | None) -> dict[str, Any]:

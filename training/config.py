@@ -230,11 +230,13 @@ class RunConfig:
             f"task_labels=none tells a new level from a new game by its coming to all emulators "
             f"at once: agent.num_envs={self.agent.num_envs} must be at least 2 (better 4)",
         )
-        require(
-            not (pure and (self.agent.noisy or self.agent.prioritised or self.agent.shift)),
-            f"memory.controller={self.memory.controller} takes agent.noisy=false, "
-            "agent.prioritised=false and agent.shift=0",
-        )
+        for key, none in (("noisy", "false"), ("prioritised", "false"), ("shift", "0")):
+            value = getattr(self.agent, key)
+            require(
+                not (pure and value),
+                f"memory.controller={self.memory.controller} has no agent.{key}={value}: set "
+                f"agent.{key}={none}",
+            )
 
     def _check_world_model(self, pure: bool) -> None:
         require(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -103,6 +104,20 @@ class RunFolder:
         # Keys that the run did not know are settled now.
         if not yaml.exists() or changed_keys(config, yaml):
             self.write("config.yaml", to_yaml(config))
+
+    def check_goes_on(self, step: int | None) -> None:
+        """Raise UserError where the newest checkpoint (None: there is none) is gone of a run that
+        has trained: its numbers would make way for those of another beginning."""
+        file = self.path / "metrics.jsonl"
+        if step is not None or not file.exists():
+            return
+        steps = re.findall(rb'^\{"step":(\d+)', file.read_bytes(), re.M)
+        reached = max(map(int, steps), default=0)
+        if reached > 0:  # the first checkpoint is of step 0
+            raise UserError(
+                f"{file} goes to step {reached}, but {self.path / 'checkpoints'} holds no "
+                "checkpoint to go on from: put it back, or choose another run="
+            )
 
     def write(self, name: str, text: str) -> None:
         """Write a small file whole or not at all."""

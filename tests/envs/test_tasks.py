@@ -23,6 +23,7 @@ def test_names_round_trip():
         ("freeway-d7", "has no difficulty 7; choose from 0, 1"),
         ("catch-m1", "drop them"),
         ("xxxxxxxxxxxx", "e.g. pong"),
+        ("combat", "a game for two"),
         (["krull"], "is no name of a ROM"),
     ],
 )

@@ -1,7 +1,9 @@
 """Runs that differ only in their seed are one method; what does not go together is refused."""
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ import synthetic_run
 from synthetic_run import write_run
 
 from errors import UserError
-from evaluation.compare import compare, main
+from evaluation.compare import _figure, compare, main
+from evaluation.compare_report import _figure as shown
 from evaluation.compare_report import games_table, markdown, publish
 from evaluation.methods import descriptions, find, is_finished, read
 from evaluation.statistics import aggregate, interquartile_mean, mean_band
@@ -273,6 +276,27 @@ def test_intervals_are_those_of_rliable_and_of_plain_arithmetic():
     low, high = mean_band(np.array([[0.0, 5.0], [1.0, 5.0]]))
     np.testing.assert_allclose(low, [0, 5])  # a quarter of the resamples holds one run twice
     np.testing.assert_allclose(high, [1, 5])
+
+
+def test_a_game_that_is_lost_among_others_shows_in_the_mean():
+    """The IQM over games leaves it out."""
+    games = [f"game{i}" for i in range(4)]
+    lost = SimpleNamespace(forgetting_by_game=dict(zip(games, [1.0, 0.0, 0.0, 0.0])))
+    assert shown("forgetting", _figure("forgetting", [lost])) == "0.00; mean +0.25"
+
+
+def test_a_configuration_that_is_no_text_is_one_line(folder, tmp_path):
+    path = tmp_path / "run-s0"
+    shutil.copytree(folder / "a-s0", path)
+    (path / "config.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"config\.yaml is no YAML: restore it from a copy"):
+        compare(named(path))
+
+
+def test_bare_names_are_looked_for_among_the_runs(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, tmp_path / "runs" / "swept")
+    assert len(find("swept", "compare")) == 3
 
 
 def test_table_has_a_row_a_method(folder):

@@ -83,6 +83,14 @@ def test_colours_beyond_a_palette_become_the_nearest():
     assert (far.min(1) == 0).sum() >= 256 - 37
 
 
+def test_agents_that_act_by_the_network_that_learns_are_filmed(tmp_path):
+    """And games whose screen has not the usual 210 lines."""
+    words = ["sequence.games=[pacman]", "agent=drq", "encoder=conv", "encoder.size=der"]
+    assert train.main([*TINY, *words, "agent.updates_per_step=0.05", f"run={tmp_path}/x"]) == 0
+    assert evaluate.main([f"run={tmp_path}/x", "watch=true", "max_steps=5"]) == 0
+    assert Image.open(tmp_path / "x" / "report" / "watch_pacman.gif").n_frames == 5
+
+
 def test_the_command_writes_a_file_for_each_episode(run, capsys):
     words = [f"run={run}", "watch=true", "game=krull", "max_steps=5"]
     assert evaluate.main([*words, "episodes=2"]) == 0

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -310,6 +311,18 @@ def test_a_start_that_was_cut_short_at_its_manifest_is_no_other_run(tmp_path):
         (folder / name).touch()
     RunFolder(load_config([f"run={folder}", "agent.hidden=8"]))
     assert {p.name for p in folder.iterdir()} == {".lock", "config.yaml"}
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(tmp_path):
+    folder = tmp_path / "run"
+    out = finish(start(folder))
+    before = (folder / "metrics.jsonl").read_bytes()
+    shutil.rmtree(folder / "checkpoints")
+    process = start(folder)
+    out = finish(process)
+    assert process.returncode == 2, out
+    assert "holds no checkpoint to go on from: put it back" in out
+    assert (folder / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_start_that_failed_leaves_a_folder_for_the_mended_command(tmp_path):
