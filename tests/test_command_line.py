@@ -78,6 +78,12 @@ def test_episodic_agents_run_and_explain_themselves(tmp_path, capsys, agent):
         assert f"agent={agent} acts by its memory" in capsys.readouterr().err
 
 
+def test_the_key_that_was_said_comes_first_in_a_refusal(tmp_path, capsys):
+    run(tmp_path, "sequence.games=[catch]")
+    assert train.main([f"run={tmp_path / 'run'}", "seed=3"]) == 2
+    assert "of another configuration (seed=3 (folder: 0); " in capsys.readouterr().err
+
+
 def test_a_run_too_short_to_learn_says_so(tmp_path, capsys):
     _, lines = run(tmp_path, "sequence.games=[catch]", "agent.learn_start=80")
     assert "note: nothing is learned before agent.learn_start=80" in capsys.readouterr().out

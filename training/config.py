@@ -393,6 +393,7 @@ def differences(
                 changed.append(f"{key}={right[key]!r} in the folder is no longer known")
         elif left[key] != right[key]:
             changed.append(f"{key}={left[key]!r} (folder: {right[key]!r})")
+    changed.sort(key=lambda line: line.partition("=")[0] not in said)  # the user's own first
     return changed + newer
 
 

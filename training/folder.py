@@ -83,7 +83,7 @@ class RunFolder:
             raise UserError(
                 f"{self.path} holds a run of another configuration ({'; '.join(changed[:4])}"
                 f"{'; ...' if len(changed) > 4 else ''}): choose another run=, or give the "
-                "settings it was started with"
+                "settings it was started with (run= alone takes them)"
             )
         held = _names(self.path)
         own = {".lock", _aside("config.yaml")}  # all that a start cut short leaves before that
