@@ -38,6 +38,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "continual_alarm": continual.continual_alarm,
     "continual_schedules": lambda: continual.continual("continual_schedules"),
     "continual_long": lambda: continual.continual("continual_long"),
+    "continual_fourth": lambda: continual.continual("continual_fourth"),
     "continual_memory": continual.continual_memory,
     "consolidation_cost": continual.consolidation_cost,
     "change_detection": continual.change_detection,
