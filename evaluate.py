@@ -10,10 +10,12 @@
         [step=24000]
     python evaluate.py compare=runs/a,runs/b [single=runs/c,runs/d] [baseline=a]
         [scale=human|single] [out=comparison]   # or compare='runs/x/*', compare=name=runs/a
+    python evaluate.py suite='runs/atari/*' [baseline=a] [out=suite]   # or suite=name=runs/a,...
 
 One key says what is compared: with `run` alone, planning and reacting on the same trained agent;
 `backend` plays it on several backends; `explain` writes a page of what an agent with episodic
-memory was reminded of; `watch` films episodes; `compare` reports on many runs.
+memory was reminded of; `watch` films episodes; `compare` reports on many runs of one sequence,
+`suite` on agents trained on single games: IQM, mean, median and optimality gap over the games.
 """
 
 from __future__ import annotations
@@ -71,8 +73,15 @@ def _compare(options: Options) -> None:
     main(options)
 
 
+def _suite(options: Options) -> None:
+    from evaluation.suite import main
+
+    main(options)
+
+
 BRANCHES: dict[str, Callable[[Options], None]] = {
     "compare": _compare,
+    "suite": _suite,
     "backend": _backends,
     "explain": _explain,
     "watch": _watch,

@@ -155,6 +155,7 @@ def train(argv: Sequence[str]) -> int:
 
 def sweep(argv: Sequence[str]) -> int:
     """Many runs, and one report over them."""
+    from evaluation import suite
     from evaluation.compare import compare
     from evaluation.compare_report import publish
     from evaluation.methods import is_finished
@@ -181,6 +182,13 @@ def sweep(argv: Sequence[str]) -> int:
             [(None, str(j.folder)) for j in done if j.reference],
         )
         publish(result, plan.folder / name, shlex.join(["python", *sys.argv]))
+    if len(sequences) > 1 and all(len(games) == 1 for games in sequences):
+        runs = []
+        for (game,), jobs in sequences.items():
+            for job in jobs:  # a method is what was swept besides the game
+                method = job.method.replace(f"sequence.games-{game}", "").strip("_")
+                runs.append((method or "agent", str(job.folder)))
+        suite.publish(suite.judge(runs), plan.folder / "suite", shlex.join(["python", *sys.argv]))
     return 1 if executor.failed else 0
 
 

@@ -122,7 +122,7 @@ def compare(
         require(
             run.log.games == games,
             f"{run.path} has games {', '.join(run.log.games)}; {loaded[0].path} has "
-            f"{', '.join(games)}: compare runs of one sequence",
+            f"{', '.join(games)}: compare runs of one sequence, or single games by suite=",
         )
     groups = _baseline_first(group(loaded), baseline)
     judged_by = _judged_by(groups, _references(references, games), notes)

@@ -92,7 +92,9 @@ def _figure(name: str, found: Figure | None) -> str:
     text = two_digits(found.iqm, signed)
     if found.interval:
         text += " [{}, {}]".format(*(two_digits(x, signed) for x in found.interval))
-    return f"{text}; mean {two_digits(found.mean, signed)}"
+    if two_digits(found.iqm, signed) != two_digits(found.mean, signed):
+        text += f"; mean {two_digits(found.mean, signed)}"
+    return text
 
 
 def _number(value: float | None, digits: int, unit: float = 1.0) -> str:
@@ -133,7 +135,7 @@ def _legend(result: Comparison) -> str:
     )  # fmt: skip
     middle = "" if len(result.games) == 1 else (
         " The IQM leaves out the lowest and the highest quarter of them, and so may not show a "
-        "single game that is lost; the mean is of all."
+        "single game that is lost; where the mean of all differs, it stands beside it."
     )  # fmt: skip
     return f"{unit}; {how}.{middle} {', '.join(result.games)}."
 

@@ -270,7 +270,13 @@ def test_runs_on_other_games_are_compared_by_themselves(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "evaluation.compare_report.publish", lambda result, out, command: published.append(out)
     )
+    monkeypatch.setattr("evaluation.suite.judge", lambda runs: compared.append((runs, ())))
+    monkeypatch.setattr(
+        "evaluation.suite.publish", lambda result, out, command: published.append(out)
+    )
     argv = ["--multirun", "sequence.games=[krull],[pong]", "seed=0,1", f"run={tmp_path}/x"]
     assert train.main(argv) == 0
+    assert len(compared.pop()[0]) == 4  # all games together, as a suite
+    assert published.pop() == tmp_path / "x" / "suite"
     assert [len(runs) for runs, _ in compared] == [2, 2]
     assert published == [tmp_path / "x" / f"comparison_{game}" for game in ("1_krull", "2_pong")]
