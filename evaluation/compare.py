@@ -127,15 +127,20 @@ def compare(
     groups = _baseline_first(group(loaded), baseline)
     judged_by = _judged_by(groups, _references(references, games), notes)
     alone = _last_scores(judged_by[next(iter(groups))])
-    divisors = dict.fromkeys(games, 1.0)
+    bare = [g for g in games if any(not run.log.curves()[g].steps.size for run in loaded)]
+    if bare:
+        notes.append(f"left out, without published random and human scores: {', '.join(bare)}")
+    scored = [g for g in games if g not in bare]
+    require(bool(scored), f"{', '.join(bare)}: no game has published random and human scores")
+    divisors = dict.fromkeys(scored, 1.0)
     if scale == "single":
-        missing = [g for g in games if g not in alone]
+        missing = [g for g in scored if g not in alone]
         require(
             not missing,
             f"scale=single needs a finished run on {', '.join(missing)} alone: give single=",
         )
-        divisors = {g: alone[g] for g in games if alone[g] > 0}
-        for game in (g for g in games if g not in divisors):
+        divisors = {g: alone[g] for g in scored if alone[g] > 0}
+        for game in (g for g in scored if g not in divisors):
             notes.append(f"{game} is left out: trained alone it does not get above random")
         require(bool(divisors), "no game is above random when trained alone: use scale=human")
     methods = _against(
@@ -229,12 +234,6 @@ def _method(
     curves, metrics = [], []
     for run in runs:
         own = {g: scaled(g, c) for g, c in run.log.curves().items()}
-        empty = [g for g, c in own.items() if not c.steps.size]
-        require(
-            not empty,
-            f"{run.path}: {', '.join(empty)} has no finite human-normalised score: leave the run "
-            "out",
-        )
         single = {g: scaled(g, _of_seed(x, run.seed)) for g, x in alone.items()}
         whole = continual_metrics(own, run.log.visits, single or None, raw=run.log.raw_curves())
         curves.append({g: c for g, c in own.items() if g in divisors})

@@ -285,6 +285,26 @@ def test_a_game_that_is_lost_among_others_shows_in_the_mean():
     assert shown("forgetting", _figure("forgetting", [lost])) == "0.00; mean +0.25"
 
 
+@pytest.mark.parametrize("bare", [["krull"], list(GAMES)])
+def test_games_without_published_scores_are_left_out(tmp_path, bare):
+    path = tmp_path / "a-s0"
+    make(path)
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "eval" and line["game"] in bare:
+            line["hns"] = None
+    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    (path / "metrics.jsonl").write_text(text)
+    if len(bare) == len(GAMES):
+        with pytest.raises(UserError, match="no game has published random and human scores"):
+            compare(named(path))
+        return
+    result = compare(named(path))
+    assert result.games == ("road_runner", "boxing")
+    assert any(note.endswith("human scores: krull") for note in result.notes)
+    publish(result, tmp_path / "out", "x")
+
+
 def test_a_configuration_that_is_no_text_is_one_line(folder, tmp_path):
     path = tmp_path / "run-s0"
     shutil.copytree(folder / "a-s0", path)
