@@ -17,6 +17,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.recording import called  # noqa: E402 - benchmarks/ is no package
+from evaluation.page import write_whole  # noqa: E402
+
 
 def ends(folder: Path) -> dict:
     """What another run ended at, mean return by game."""
@@ -40,10 +43,11 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", type=Path, default=[Path("runs/quickstart")])
     folder, *others = parser.parse_args().folders
     manifest = json.loads((folder / "manifest.json").read_text())
+    commands = [json.loads((o / "manifest.json").read_text())["command"] for o in others]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rows = summarise(read_run_log(folder))
     result = {
-        "command": "make train ARGS=run=quickstart && python benchmarks/quickstart.py",
+        "command": " && ".join(["make train ARGS=run=quickstart", *commands, called()]),
         "what": "raw returns; HNS: 0 = random, 1 = human; forgetting in HNS",
         "head": list(HEADERS),
         "table": [list(cells(row)) for row in rows],
@@ -54,7 +58,7 @@ def main() -> None:
         **{k: manifest[k] for k in ("budget_agent_steps", "seed", "machine", "versions", "commit")},
     }
     path = ROOT / "benchmarks" / "results" / "quickstart.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    write_whole(path, json.dumps(result, indent=1) + "\n")
     shutil.copyfile(folder / "report" / "forgetting.png", ROOT / "docs" / "quickstart.png")
     print(path)
 

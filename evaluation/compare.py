@@ -24,10 +24,18 @@ from typing import NamedTuple
 import numpy as np
 
 from errors import require
-from evaluation.methods import Run, agent_of, differences, find, group, read
+from evaluation.methods import (
+    Run,
+    agent_of,
+    baseline_first,
+    differences,
+    find,
+    group,
+    only_finished,
+    read,
+)
 from evaluation.metrics import ContinualMetrics, Curve, continual_metrics
 from evaluation.statistics import Interval, interquartile_mean, probability_of_improvement
-from evaluation.style import short
 
 FIGURES = ("average", "forgetting", "forward_transfer", "intransigence")
 LOWER_IS_BETTER = ("forgetting", "intransigence")
@@ -115,7 +123,7 @@ def compare(
         references += [run for run in loaded if len(run.log.games) == 1]
         references = list({Path(run.path).resolve(): run for run in references}.values())
         loaded = [run for run in loaded if len(run.log.games) != 1]
-    loaded, references = _finished(loaded, notes), _finished(references, notes)
+    loaded, references = only_finished(loaded, notes), only_finished(references, notes)
     require(bool(loaded), "none of the runs is finished: let one run to its end")
     games = loaded[0].log.games
     for run in loaded:
@@ -124,7 +132,7 @@ def compare(
             f"{run.path} has games {', '.join(run.log.games)}; {loaded[0].path} has "
             f"{', '.join(games)}: compare runs of one sequence, or single games by suite=",
         )
-    groups = _baseline_first(group(loaded), baseline)
+    groups = baseline_first(group(loaded), baseline)
     judged_by = _judged_by(groups, _references(references, games), notes)
     alone = _last_scores(judged_by[next(iter(groups))])
     bare = [g for g in games if any(not run.log.curves()[g].steps.size for run in loaded)]
@@ -155,18 +163,6 @@ def compare(
         tuple(run.path for run in references),
         notes,
     )
-
-
-def _finished(runs: Sequence[Run], notes: list[str]) -> list[Run]:
-    """Figures at the end need an end: runs that are still going on are left out, and said so."""
-    for run in runs:
-        if not run.finished:
-            of = f" of {short(run.budget)}" if run.budget else ""
-            notes.append(
-                f"{run.folder} is left out: it is not finished "
-                f"({short(run.log.last_step)}{of} agent steps)"
-            )
-    return [run for run in runs if run.finished]
 
 
 def _references(runs: Sequence[Run], games: Sequence[str]) -> dict[str, Alone]:
@@ -292,13 +288,6 @@ def _figure(name: str, metrics: Sequence[ContinualMetrics]) -> Figure | None:
 
 def _scores(metrics: Sequence[ContinualMetrics]) -> np.ndarray:
     return np.array([[m.now[g] for g in sorted(m.now)] for m in metrics])
-
-
-def _baseline_first(groups: dict[str, list[Run]], name: str | None) -> dict[str, list[Run]]:
-    if name is None:
-        return groups
-    require(name in groups, f"baseline={name} is no method here: choose from {', '.join(groups)}")
-    return {name: groups[name]} | groups
 
 
 def _against(methods: Sequence[Method]) -> list[Method]:

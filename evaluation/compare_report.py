@@ -9,6 +9,7 @@ from pathlib import Path
 from evaluation.compare import FIGURES, LOWER_IS_BETTER, Comparison, Figure, Method
 from evaluation.compare_figures import SCORES, all_figures
 from evaluation.methods import PARTS, differences
+from evaluation.page import markdown as markdown_table
 from evaluation.page import page, picture, png, table, write_whole
 from evaluation.style import short, two_digits
 
@@ -118,10 +119,7 @@ def _improvement(method: Method) -> str:
 
 def markdown(result: Comparison) -> str:
     """The table of methods for README."""
-    head, *body = rows(result)
-    lines = [head, ("---",) * len(head), *body]
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f"{text}\n{_legend(result)}\n"
+    return f"{markdown_table(rows(result))}\n{_legend(result)}\n"
 
 
 def _legend(result: Comparison) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from errors import UserError, require
 from evaluation.page import read_json
 from evaluation.runlog import FILE_NAME, RunLog, read_run_log
+from evaluation.style import short
 
 # Keys in which the seeds of one method may differ: they change nothing about what is learned.
 OWN = ("run", "seed", "title", "display", "checkpoint", "device", "log_every")
@@ -143,6 +144,30 @@ def is_finished(folder: Path) -> bool:
     return all((folder / name).is_file() for name in files) and read(str(folder)).finished
 
 
+def only_finished(runs: Sequence[Run], notes: list[str]) -> list[Run]:
+    """Figures at the end need an end: runs that are still going on are left out, and said so."""
+    for run in runs:
+        if not run.finished:
+            of = f" of {short(run.budget)}" if run.budget else ""
+            notes.append(
+                f"{run.folder} is left out: it is not finished "
+                f"({short(run.log.last_step)}{of} agent steps)"
+            )
+    return [run for run in runs if run.finished]
+
+
+def baseline_first(groups: dict[str, Any], name: str | None) -> dict[str, Any]:
+    """Methods by name, that one before all others.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    if name is None:
+        return groups
+    require(name in groups, f"baseline={name} is no method here: choose from {', '.join(groups)}")
+    return {name: groups[name]} | groups
+
+
 def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Name of the method -> its runs, both in the order given."""
     groups: dict[str, list[Run]] = {}
@@ -206,7 +231,7 @@ def descriptions(configs: Sequence[Mapping]) -> list[str]:
     `agent=engram replay=fifo` rather than six keys."""
     apart = differences(configs)
     groups = dict.fromkeys(key.partition(".")[0] for key in apart)
-    short, whole = [], []
+    brief, whole = [], []
     for i, config in enumerate(configs):
         words, rest = [], []
         for name in groups:
@@ -215,11 +240,11 @@ def descriptions(configs: Sequence[Mapping]) -> list[str]:
             own = [k for k in apart if k.partition(".")[0] == name and k not in keys]
             said = [f"{k}={_plain(apart[k][i])}" for k in own]
             (rest if preset else words).extend(said)
-        short.append(" ".join(words))
+        brief.append(" ".join(words))
         whole.append(" ".join(words + rest))
     # The shortest that still tells them apart: what is merely absent need not be said.
-    bare = [" ".join(w for w in text.split() if not w.endswith("=[]")) for text in short]
-    for out in (bare, short):
+    bare = [" ".join(w for w in text.split() if not w.endswith("=[]")) for text in brief]
+    for out in (bare, brief):
         if len(set(out)) == len(out) and all(out):
             return out
     return [text or "run" for text in whole]

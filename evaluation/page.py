@@ -70,6 +70,12 @@ def picture(name: str, image: bytes, caption: str) -> str:
     )
 
 
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its heading first."""
+    head, *body = rows
+    return "".join(f"| {' | '.join(row)} |\n" for row in [head, ["---"] * len(head), *body])
+
+
 def table(
     rows: Sequence[Sequence[str]],
     kind: str = "numbers",

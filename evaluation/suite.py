@@ -17,8 +17,17 @@ from pathlib import Path
 import numpy as np
 
 from errors import require
-from evaluation.methods import PLAYED, Run, agent_of, descriptions, find, read
-from evaluation.page import write_whole
+from evaluation.methods import (
+    PLAYED,
+    Run,
+    agent_of,
+    baseline_first,
+    descriptions,
+    find,
+    only_finished,
+    read,
+)
+from evaluation.page import markdown, write_whole
 from evaluation.statistics import Aggregates, Interval, aggregate, probability_of_improvement
 from evaluation.style import two_digits
 
@@ -75,13 +84,9 @@ def judge(runs: Sequence[tuple[str | None, str]], baseline: str | None = None) -
             len(run.log.games) == 1,
             f"{run.path} has {len(run.log.games)} games: compare= judges sequences",
         )
-    notes += [f"{r.folder} is left out: it is not finished" for r in loaded if not r.finished]
-    methods = _methods([r for r in loaded if r.finished], notes)
+    methods = _methods(only_finished(loaded, notes), notes)
     require(bool(methods), "none of the runs is finished on a game with a human-normalised score")
-    if baseline is not None:
-        there = ", ".join(methods)
-        require(baseline in methods, f"baseline={baseline} is no method here: choose from {there}")
-        methods = {baseline: methods[baseline]} | methods
+    methods = baseline_first(methods, baseline)
     games = [g for g in next(iter(methods.values())) if all(g in m for m in methods.values())]
     require(bool(games), "no game was played by all methods: give runs on the same games")
     for name, by_game in methods.items():
@@ -159,7 +164,7 @@ def aggregate_table(result: Suite) -> str:
     if len(result.scores) == 1:
         rows = [row[:-1] for row in rows]
     count = f"{len(result.games)} game{'s' * (len(result.games) > 1)}"
-    return _markdown(rows) + (
+    return markdown(rows) + (
         f"\nHuman-normalised scores (0 = random, 1 = human) at the end of training; {count}. "
         "In brackets: 95 % stratified bootstrap over seeds, where there are two or more. "
         "Optimality gap: how far below human on average, less is better.\n"
@@ -175,12 +180,7 @@ def games_table(result: Suite) -> str:
             for name in result.raw
         )
         rows.append([game, *cells])
-    return _markdown(rows)
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = rows
-    return "".join(f"| {' | '.join(row)} |\n" for row in [head, ["---"] * len(head), *body])
+    return markdown(rows)
 
 
 def as_data(result: Suite, command: str) -> dict:
