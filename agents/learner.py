@@ -243,6 +243,14 @@ class Learner:
             self.model.load_state_dict(state["model"])
             self._load_optimiser(self.model_optimiser, state["model_optimiser"])
 
+    def begin_with(self, state: dict) -> None:
+        """Take the networks of another learner's state and nothing else of it; its world model
+        where both have one."""
+        self.network.load_state_dict(state["network"])
+        self.target.load_state_dict(state["target"])
+        if self.model is not None and state["model"] is not None:
+            self.model.load_state_dict(state["model"])
+
     def _load_optimiser(self, optimiser: torch.optim.AdamW, state: dict) -> None:
         """What a CUDA graph needs goes by the device of now, not by that of the checkpoint."""
         optimiser.load_state_dict(state)

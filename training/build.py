@@ -36,6 +36,12 @@ def shared_outputs(config: RunConfig) -> bool:
     return len(config.sequence.games) > 1 or config.protocol.actions == "full"
 
 
+def outputs(config: RunConfig) -> int:
+    """How many actions the agent's network has a value for."""
+    task = config.sequence.tasks()[0]
+    return make_action_set(task.rom, config.protocol, shared_outputs(config)).num_actions
+
+
 def make_training_env(config: RunConfig, task: Task, visit: int) -> Any:
     """The environment of the visit with this index; its seeds are its own."""
     seed = np.random.SeedSequence([named_seeds(config.seed)["env"], visit]).generate_state(1)[0]

@@ -122,6 +122,7 @@ class RunConfig:
     run: str | None = None  # folder of the run; without it one is made from experiment, date, seed
     title: str = "run"  # name of the experiment preset
     seed: int = 0
+    start_from: str | None = None  # folder of a run whose networks this one begins with
     log_every: int = 1_000  # agent steps between two lines of training diagnostics
     # oracle: told which game it is; boundaries: told only when it changes; none: told nothing
     task_labels: str = "oracle"

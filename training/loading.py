@@ -4,6 +4,8 @@
     evaluator = Evaluator(**run.evaluator_settings(episodes=20))
 
 Nothing in the folder is changed.
+
+    begin_with(agent, config)   # config.start_from: the networks alone, for a new run
 """
 
 from __future__ import annotations
@@ -16,10 +18,17 @@ import torch
 
 from agents.agent import Agent
 from envs import TaskSequence
-from errors import UserError
-from training.build import build_agent, named_seeds, shared_outputs
+from errors import UserError, require
+from training.build import build_agent, named_seeds, outputs, shared_outputs
 from training.checkpoint import CheckpointStore
-from training.config import RunConfig, read_config
+from training.config import RunConfig, differences, is_one_of, read_config, to_yaml
+
+# What a network's weights mean goes by these.
+NETWORK_KEYS = (
+    *(f"encoder.{key}" for key in ("kind", "size", "width")),
+    *(f"agent.{key}" for key in ("hidden", "dueling", "noisy", "normalise")),
+    *(f"agent.{key}" for key in ("atoms", "v_min", "v_max")),
+)
 
 
 @dataclass(frozen=True)
@@ -58,13 +67,7 @@ def load_run(
     Raises:
         UserError: no run there, no such checkpoint, a damaged one, one of another version.
     """
-    given, path = path, Path(path)
-    if len(path.parts) == 1 and not (path / "config.yaml").is_file():
-        path = Path("runs") / path  # as train.py takes a bare name
-    file = path / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"run={given}: no run there ({file} is missing); train one first")
-    config = read_config(file)
+    path, config = _found("run", path)
     store = CheckpointStore(path / "checkpoints", config.checkpoint.keep)
     state = store.load(step, skip=None if with_replay else "replay")
     agent = build_agent(config, torch.device(device))
@@ -82,3 +85,49 @@ def load_run(
             "trained it"
         ) from error
     return LoadedRun(path, reached, config, config.sequence.tasks(), agent)
+
+
+def begin_with(agent: Agent, config: RunConfig) -> int:
+    """Give a new run's agent the networks of the run that `start_from` names: the one that learns,
+    its target, and the world model where both have one. What that run remembers, replays, protects
+    and has scheduled stays with it. Returns the step of its checkpoint.
+
+    Raises:
+        UserError: no run there, no checkpoint that can be read, or networks of another kind.
+    """
+    assert config.start_from is not None
+    path, theirs = _found("start_from", config.start_from)
+    mfec = "mfec" in (config.memory.controller, theirs.memory.controller)
+    require(not mfec, f"start_from={path}: memory.controller=mfec has no network that is learned")
+    keys = [*NETWORK_KEYS]
+    if "nec" in (config.memory.controller, theirs.memory.controller):
+        keys += ["memory.controller", "memory.key_dim"]
+    if config.world_model.enabled and theirs.world_model.enabled:
+        keys += ["world_model.hidden"]
+    others = [
+        line
+        for line in differences(to_yaml(config), to_yaml(theirs))
+        if is_one_of(line.partition("=")[0], keys)
+    ]
+    require(not others, f"start_from={path} has other networks: {'; '.join(others)}")
+    ours, its = outputs(config), outputs(theirs)
+    require(
+        ours == its,
+        f"start_from={path} chooses among {its} actions, this run among {ours}: train both with "
+        "protocol.actions=full",
+    )
+    state = CheckpointStore(path / "checkpoints", theirs.checkpoint.keep).load(skip="replay")
+    agent.learner.begin_with(state["agent"]["learner"])
+    return int(state["progress"]["step"])
+
+
+def _found(key: str, given: Path | str) -> tuple[Path, RunConfig]:
+    """The folder of a run that `key` names, bare names in runs/ as in train.py, and its
+    configuration."""
+    path = Path(given)
+    if len(path.parts) == 1 and not (path / "config.yaml").is_file():
+        path = Path("runs") / path
+    file = path / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"{key}={given}: no run there ({file} is missing); train one first")
+    return path, read_config(file)

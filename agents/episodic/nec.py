@@ -140,6 +140,10 @@ class NecLearner:
         self.optimiser.load_state_dict(state["optimiser"])
         self.updates = state["updates"]
 
+    def begin_with(self, state: dict) -> None:
+        """Take the network of another learner's state and nothing else of it."""
+        self.network.load_state_dict(state["network"])
+
 
 class NecAgent(RememberingAgent):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
