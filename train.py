@@ -6,9 +6,9 @@
     python train.py experiment=ablation jobs=2      # methods x seeds, and a report over all
     python train.py --multirun experiment=laptop replay=fifo,cloning seed=0,1,2
 
-The same command with the same run= goes on where it stopped, and so does run= alone. Groups are the
-folders of configs/; every key stands, with its unit, in the dataclass of its part
-(training/config.py names them all).
+The same command with the same run= goes on where it stopped, and so does run= alone; with a larger
+sequence.cycles= it is lengthened. Groups are the folders of configs/; every key stands, with its
+unit, in the dataclass of its part (training/config.py names them all).
 """
 
 from __future__ import annotations

@@ -30,12 +30,13 @@ from training.config import (
 
 # Settings that change nothing about the results: a run may go on under other values of these.
 FREE_KEYS = ("run", "display", "checkpoint", "device.learner_threads", "device.emulator_threads")
+LENGTH = "sequence.cycles"  # may grow (see `lengthens`)
 _PACKAGES = ("torch", "numpy", "numba", "gymnasium", "ale-py", "hydra-core", "tensorboard")
 
 
 def configured(words: Sequence[str]) -> RunConfig:
     """The configuration that a command line asks for: where its words name nothing but a run that
-    is there (and `FREE_KEYS`, and keys newer than it), the one which that was started with.
+    is there (and `FREE_KEYS`, `LENGTH`, and keys newer than it), the one that it was started with.
 
     Raises:
         UserError: a mistake in the words, or a damaged config.yaml.
@@ -45,7 +46,7 @@ def configured(words: Sequence[str]) -> RunConfig:
     if config.run is None or not yaml.is_file():
         return config
     keys = [word.partition("=")[0] for word in words]
-    rest = {key for key in keys if not is_one_of(key, FREE_KEYS)}
+    rest = {key for key in keys if not is_one_of(key, (*FREE_KEYS, LENGTH))}
     if rest and not rest <= newer_keys(yaml):
         return config
     return with_values(read_config(yaml), config, keys)
@@ -102,7 +103,7 @@ class RunFolder:
             for name in ("manifest.json", _aside("manifest.json")):
                 (self.path / name).unlink(missing_ok=True)
         # Keys that the run did not know are settled now.
-        if not yaml.exists() or changed_keys(config, yaml):
+        if not yaml.exists() or lengthens(config, yaml) or changed_keys(config, yaml):
             self.write("config.yaml", to_yaml(config))
 
     def check_goes_on(self, step: int | None) -> None:
@@ -141,10 +142,13 @@ class RunFolder:
         first = {key: old.get(key, value) for key, value in now.items()}
         later = list(old.get("later_starts", []))
         others = {key: now[key] for key in now if now[key] != first[key] and key != "started"}
+        command = " ".join(["python", *sys.argv])
+        if steps > old.get("budget_agent_steps", steps):
+            others |= {"command": command, "budget_agent_steps": steps}
         if others:
             later.append({"started": now["started"]} | others)
         manifest = {
-            "command": old.get("command", " ".join(["python", *sys.argv])),
+            "command": old.get("command", command),
             "starts": old.get("starts", 0) + 1,
             **first,
             "later_starts": later,
@@ -184,15 +188,27 @@ def _never_ran(held: set[str]) -> bool:
     return {".lock"} <= held <= {".lock", *files, *map(_aside, files)}
 
 
+def lengthens(config: RunConfig, yaml: Path) -> bool:
+    """Whether `config` goes through the sequence more often than that of a run. Not where an agent
+    has as many contexts as there are visits (`task_labels=boundaries`)."""
+    try:
+        cycles = read_config(yaml).sequence.cycles
+    except UserError:  # it is damaged, which `changed_keys` says
+        return False
+    return config.sequence.cycles > cycles and config.task_labels != "boundaries"
+
+
 def changed_keys(config: RunConfig, yaml: Path, words: Sequence[str] = ()) -> list[str]:
-    """How a run's config.yaml differs from `config`, free keys left out (see `differences`).
+    """How a run's config.yaml differs from `config`, free keys left out (see `differences`), and
+    cycles where they lengthen it.
 
     Raises:
         UserError: the file is damaged.
     """
     said = {word.partition("=")[0].lstrip("+") for word in words}
+    free = (*FREE_KEYS, LENGTH) if lengthens(config, yaml) else FREE_KEYS
     try:
-        return differences(to_yaml(config), yaml.read_text(), FREE_KEYS, said)
+        return differences(to_yaml(config), yaml.read_text(), free, said)
     except (OSError, ValueError) as error:  # UserError and UnicodeDecodeError are of the latter
         raise UserError(
             f"{yaml} is damaged ({' '.join(str(error).split())}): restore it from a copy, or "

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from errors import UserError
-from training.config import load_config, to_yaml
+from training.config import load_config, read_config, to_yaml
 from training.folder import RunFolder, other_settings
 from training.telemetry import WALL_CLOCK_FIELDS
 
@@ -232,6 +232,29 @@ def test_evaluations_are_abandoned_at_once_and_leave_no_trace(tmp_path, monkeypa
     assert train.main([*small, *extra, f"run={stopped}"]) == 0
     assert todo == []
     assert metrics(stopped) == metrics(whole)
+
+
+def test_a_finished_run_that_is_lengthened_ends_with_the_same_numbers(uninterrupted, tmp_path):
+    folder = tmp_path / "longer"
+    assert "report:" in finish(start(folder, "sequence.cycles=1"))
+    short = metrics(folder)
+    assert "report:" in finish(started(f"run={folder}", "sequence.cycles=2"))
+    assert metrics(folder) == metrics(uninterrupted) != short
+    assert read_config(folder / "config.yaml").sequence.cycles == 2
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["budget_agent_steps"] == 1600
+    assert "sequence.cycles=1" in manifest["command"]
+    assert "sequence.cycles=2" in manifest["later_starts"][-1]["command"]
+
+
+def test_a_run_is_not_shortened_nor_lengthened_where_contexts_are_by_visit(uninterrupted, tmp_path):
+    config = load_config([*SMALL, f"run={uninterrupted}", "sequence.cycles=1"])
+    assert other_settings(config, uninterrupted, ()) == ["sequence.cycles=1 (folder: 2)"]
+    words = [*SMALL, "task_labels=boundaries", f"run={tmp_path / 'told'}"]
+    RunFolder(load_config(words))
+    (tmp_path / "told" / "metrics.jsonl").touch()
+    longer = load_config([*words, "sequence.cycles=3"])
+    assert other_settings(longer, tmp_path / "told", ()) == ["sequence.cycles=3 (folder: 2)"]
 
 
 def test_same_seed_same_numbers_and_other_seed_others(uninterrupted, tmp_path):
