@@ -35,6 +35,8 @@ from memory.consolidation import ConsolidationConfig
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 # Keys that earlier versions wrote into a run's config.yaml, with the value that changed nothing.
 RETIRED = {"planner.margin": 0.0}
+# Keys that earlier versions did not know, with the value that they all went by.
+ADDED = {"start_from": None}
 
 
 @dataclass(frozen=True)
@@ -375,12 +377,13 @@ def differences(
     """Dotted keys in which our YAML configuration differs from that of a run, with both values.
 
     A key that the run's does not name came with a later version, and its default need not be what
-    was done before it: it passes only where the user has `said` it on the command line.
+    was done before it: it passes only where the user has `said` it on the command line, or is known
+    to have been so (`ADDED`).
 
     Raises:
         UserError: theirs is no configuration.
     """
-    left, right = _flatten(OmegaConf.create(ours)), _flatten(_mapping(theirs))
+    left, right = _flatten(OmegaConf.create(ours)), ADDED | _flatten(_mapping(theirs))
     changed, newer = [], []
     for key in sorted(left.keys() | right.keys()):
         if is_one_of(key, ignore):

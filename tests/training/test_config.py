@@ -176,6 +176,14 @@ def test_differences_name_the_key():
     assert differences(ours, theirs, ignore=("agent",)) == []
 
 
+def test_a_newer_key_that_earlier_runs_went_without_is_not_asked_for():
+    theirs = to_yaml(load_config([])).replace("start_from: null\n", "")
+    assert "start_from" not in theirs
+    assert differences(to_yaml(load_config([])), theirs) == []
+    (difference,) = differences(to_yaml(load_config(["start_from=x"])), theirs, said=["start_from"])
+    assert difference == "start_from='x' (folder: None)"
+
+
 def test_a_key_newer_than_the_run_is_asked_for():
     ours = to_yaml(load_config([]))
     theirs = re.sub(r"  normalise: \w+\n", "", ours, count=1).replace("  shift: ", "  shifts: ")
