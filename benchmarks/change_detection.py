@@ -60,6 +60,7 @@ def train(args: argparse.Namespace) -> None:
                 "device=cpu",
                 "display=plain",
                 "agent.updates_per_step=1",  # as recorded where nothing else is said
+                "agent.epsilon_decay=2000",
                 *args.overrides,
             ]
             with open(f"{folder}.log", "a") as log:

@@ -90,6 +90,7 @@ def common(args: argparse.Namespace) -> list[str]:
         "device=cpu",
         "display=plain",
         "agent.updates_per_step=1",  # as most runs were recorded; quickstart's own is 0.25
+        "agent.epsilon_decay=2000",  # as all runs were recorded; quickstart's own is 5000
         *args.overrides,
     ]
 
