@@ -81,7 +81,7 @@ def train(argv: Sequence[str]) -> int:
     )
     from training.checkpoint import CheckpointStore
     from training.display import make_display
-    from training.loading import begin_with
+    from training.loading import networks_of
     from training.runner import Interrupted, Runner
     from training.telemetry import Telemetry
     from training.threads import configure_threads, release_freed_memory
@@ -100,10 +100,11 @@ def train(argv: Sequence[str]) -> int:
             "steps, which this run does not reach",
             flush=True,
         )
-    agent = build_agent(config, device)
+    networks = None
     if config.start_from is not None and store.latest() is None:
-        step = begin_with(agent, config)
+        networks, step = networks_of(config)
         print(f"begins with the networks of {config.start_from} at step {step:,}", flush=True)
+    agent = build_agent(config, device, networks)
     telemetry = Telemetry(
         folder.path,
         sequence.games,

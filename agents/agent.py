@@ -66,6 +66,7 @@ class Agent:
         task_labels: what it is told of the games (agents/labels.py).
         change: how it numbers contexts and notices changes where it is not told.
         plasticity: what keeps it able to learn; None for nothing.
+        networks: state of a learner whose networks it begins with; None: with fresh ones.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Agent:
         task_labels: str = "oracle",
         change: ChangeConfig | None = None,
         plasticity: PlasticityConfig | None = None,
+        networks: dict | None = None,
     ) -> None:
         self.config, self.total_steps = config, total_steps
         self.device = torch.device(device)
@@ -106,7 +108,6 @@ class Agent:
         self.steps = 0  # agent steps of the run
         self.game_steps = [0] * len(masks)  # agent steps in each game
         self.last: LearnerOutputs | None = None
-        self.continual = Continual(continual, self, self.seeds["continual"])
         self.plasticity: Plasticity | None = None
         if isinstance(self.network, QNetwork):
             self.plasticity = Plasticity(
@@ -115,6 +116,11 @@ class Agent:
                 lambda seed: self._make_network(encoder, masks.shape[1], seed),
                 self.seeds["plasticity"],
             )
+        # Plasticity goes back to the fresh weights; what protects weights, and the core that they
+        # are compiled for, begin with these.
+        if networks is not None:
+            self.learner.begin_with(networks)
+        self.continual = Continual(continual, self, self.seeds["continual"])
         self.contexts: Contexts | None = None
         if task_labels != "oracle":
             self.contexts = Contexts(task_labels, change or ChangeConfig(), self)

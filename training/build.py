@@ -55,8 +55,10 @@ def make_training_env(config: RunConfig, task: Task, visit: int) -> Any:
     )
 
 
-def build_agent(config: RunConfig, device: torch.device) -> Agent:
-    """The agent, with as many outputs as the sequence needs."""
+def build_agent(
+    config: RunConfig, device: torch.device, networks: dict[str, Any] | None = None
+) -> Agent:
+    """The agent, with as many outputs as the sequence needs; `networks`: those it begins with."""
     tasks = config.sequence.tasks()
     masks = [
         make_action_set(tasks.game_task(game).rom, config.protocol, shared_outputs(config)).mask
@@ -66,7 +68,7 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
         many = len(tasks) if config.task_labels == "boundaries" else config.change.contexts
         masks = [masks[0]] * max(many, len(masks))  # judgement goes through them by game
     try:
-        return _agent_of(config, np.stack(masks), tasks.total_steps, device)
+        return _agent_of(config, np.stack(masks), tasks.total_steps, device, networks)
     except (MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         # What torch and numpy say of sizes that no machine holds, and of those beyond 64 bits.
         known = "alloc", "Overflow", "aximum allowed dimension", "too big", "too large"
@@ -83,7 +85,11 @@ def build_agent(config: RunConfig, device: torch.device) -> Agent:
 
 
 def _agent_of(
-    config: RunConfig, masks: np.ndarray, total_steps: int, device: torch.device
+    config: RunConfig,
+    masks: np.ndarray,
+    total_steps: int,
+    device: torch.device,
+    networks: dict[str, Any] | None,
 ) -> Agent:
     return make_agent(
         config.memory,
@@ -103,4 +109,5 @@ def _agent_of(
         task_labels=config.task_labels,
         change=config.change,
         plasticity=config.plasticity,
+        networks=networks,
     )

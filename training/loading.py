@@ -5,7 +5,7 @@
 
 Nothing in the folder is changed.
 
-    begin_with(agent, config)   # config.start_from: the networks alone, for a new run
+    networks, step = networks_of(config)   # what config.start_from names, for a new run's agent
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ def load_run(
     return LoadedRun(path, reached, config, config.sequence.tasks(), agent)
 
 
-def begin_with(agent: Agent, config: RunConfig) -> int:
-    """Give a new run's agent the networks of the run that `start_from` names: the one that learns,
-    its target, and the world model where both have one. What that run remembers, replays, protects
-    and has scheduled stays with it. Returns the step of its checkpoint.
+def networks_of(config: RunConfig) -> tuple[dict[str, Any], int]:
+    """The networks of the run that `start_from` names, for the agent of a new run: the one that
+    learns, its target, and the world model where both have one; and the step of its checkpoint.
+    What that run remembers, replays, protects and has scheduled stays with it.
 
     Raises:
         UserError: no run there, no checkpoint that can be read, or networks of another kind.
@@ -117,8 +117,7 @@ def begin_with(agent: Agent, config: RunConfig) -> int:
         "protocol.actions=full",
     )
     state = CheckpointStore(path / "checkpoints", theirs.checkpoint.keep).load(skip="replay")
-    agent.learner.begin_with(state["agent"]["learner"])
-    return int(state["progress"]["step"])
+    return state["agent"]["learner"], int(state["progress"]["step"])
 
 
 def _found(key: str, given: Path | str) -> tuple[Path, RunConfig]:

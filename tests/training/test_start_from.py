@@ -1,6 +1,5 @@
 """A new run that begins with the networks of a trained one."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import train
 from errors import UserError
 from training.build import build_agent
 from training.config import load_config
-from training.loading import begin_with, load_run
+from training.loading import load_run, networks_of
 
 SMALL = [
     "experiment=toy",
@@ -39,13 +38,8 @@ def trained(tmp_path_factory) -> Path:
 
 def begun(*words: str):
     config = load_config([*SMALL, *words])
-    agent = build_agent(config, torch.device("cpu"))
-    return agent, begin_with(agent, config)
-
-
-def first_evaluation(folder: Path) -> list[float]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return next(row["returns"] for row in map(json.loads, lines) if row["kind"] == "eval")
+    networks, step = networks_of(config)
+    return build_agent(config, torch.device("cpu"), networks), step
 
 
 def test_it_decides_as_the_trained_one_and_has_learned_nothing_else(trained):
@@ -79,6 +73,22 @@ def test_without_a_world_model_the_other_networks_come_alone(trained):
     agent, _ = begun(f"start_from={trained}", "world_model=none")
     source = load_run(trained).agent.network.state_dict()
     assert all(torch.equal(v, source[k]) for k, v in agent.network.state_dict().items())
+
+
+def test_what_is_made_of_the_weights_is_made_of_these(trained):
+    agent, _ = begun(
+        f"start_from={trained}", "consolidation=[si]", "backend=event_core", "replay=cloning"
+    )
+    path = agent.continual.consolidation.methods["si"]
+    for p, start, before in zip(agent.network.parameters(), path.start, path.before):
+        assert torch.equal(start, p)
+        assert torch.equal(before, p)
+    for copied, own in (
+        (agent.backend.compiled, agent.acting_network.encoder),
+        (agent.continual.old, agent.learner.target),
+    ):
+        weights = copied.state_dict()
+        assert all(torch.equal(v, weights[k]) for k, v in own.state_dict().items())
 
 
 @pytest.mark.parametrize(
