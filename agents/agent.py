@@ -258,8 +258,15 @@ class Agent:
 
     @torch.no_grad()
     def eval_values(self, obs: np.ndarray, game: int) -> torch.Tensor:
-        """`q_values` as an evaluation sees them: leaves no trace in the agent but `latent`."""
-        return self.label_values(obs, self.label(obs, game))
+        """`q_values` as an evaluation sees them, each row by its own label: leaves no trace in the
+        agent but `latent`."""
+        labels = self.labels(obs, game)
+        first, *others = np.unique(labels).tolist()
+        q = self.label_values(obs, first)
+        for label in others:  # all rows are asked each time: shapes stay the same
+            of_label = torch.as_tensor(labels == label, device=q.device)[:, None]
+            q = torch.where(of_label, self.label_values(obs, label), q)
+        return q
 
     @torch.no_grad()
     def label_values(self, obs: np.ndarray, label: int) -> torch.Tensor:

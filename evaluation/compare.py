@@ -134,6 +134,7 @@ def compare(
         )
     groups = baseline_first(group(loaded), baseline)
     judged_by = _judged_by(groups, _references(references, games), notes)
+    notes += _other_budgets(groups, judged_by)
     alone = _last_scores(judged_by[next(iter(groups))])
     bare = [g for g in games if any(not run.log.curves()[g].steps.size for run in loaded)]
     if bare:
@@ -154,7 +155,7 @@ def compare(
     methods = _against(
         [_method(name, rows, divisors, judged_by[name], notes) for name, rows in groups.items()]
     )
-    _remark(methods, notes)
+    _remark(methods, notes, bool(references))
     return Comparison(
         tuple(divisors),
         scale,
@@ -210,6 +211,26 @@ def _judged_by(
             f"intransigence and no forward transfer: {', '.join(without)}"
         )
     return {name: references.get(agent, common) for name, agent in agents.items()}
+
+
+def _other_budgets(
+    groups: Mapping[str, Sequence[Run]], judged_by: Mapping[str, Alone]
+) -> list[str]:
+    """Games that a method had for more or fewer agent steps than the single-task runs it is judged
+    by."""
+    notes = []
+    for name, alone in judged_by.items():
+        visits = groups[name][0].log.visits
+        for game, by_seed in alone.items():
+            whole = sum(v.end - v.start for v in visits if v.game == game and v.end is not None)
+            lengths = sorted({int(curve.steps[-1]) for curve in by_seed.values()} - {whole})
+            if lengths:
+                had = " and ".join(f"{n:,}" for n in lengths)
+                notes.append(
+                    f"{name} had {whole:,} agent steps of {game}, the runs on it alone {had}: "
+                    "average / alone does not compare equals"
+                )
+    return notes
 
 
 def _last_scores(alone: Alone) -> dict[str, float]:
@@ -302,7 +323,7 @@ def _against(methods: Sequence[Method]) -> list[Method]:
     return out
 
 
-def _remark(methods: Sequence[Method], notes: list[str]) -> None:
+def _remark(methods: Sequence[Method], notes: list[str], with_references: bool) -> None:
     """What makes methods less comparable than a table looks."""
     few = [m.name for m in methods if len(m.runs) == 1]
     if len(few) == len(methods):
@@ -329,7 +350,10 @@ def _remark(methods: Sequence[Method], notes: list[str]) -> None:
         )
     if all(m.figures["intransigence"] is None for m in methods):
         notes.append(
-            "intransigence and forward transfer need runs of each game alone: single=runs/c,runs/d"
+            "no intransigence: the runs of each game alone are shorter than a visit"
+            if with_references and any(m.alone for m in methods)
+            else "intransigence and forward transfer need runs of each game alone: "
+            "single=runs/c,runs/d"
         )
 
 

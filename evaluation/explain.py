@@ -24,6 +24,7 @@ import numpy as np
 
 from agents.episodic.figure import Recall, draw_recall
 from agents.episodic.remember import RememberingAgent
+from agents.episodic.trails import n_step_return
 from errors import require
 from evaluation import lockstep
 from evaluation.page import STYLE, write_whole
@@ -39,6 +40,7 @@ class Played:
     game: str
     recalls: list[Recall]  # L
     rewards: np.ndarray  # [L] as the agent's returns count them
+    ended: np.ndarray  # bool [L]: returns end there: the game was over or, in training, a life
     score: float  # raw return
     capped: bool
 
@@ -60,8 +62,9 @@ def play(agent: RememberingAgent, index: int, **settings: Any) -> list[Played]:
             obs, action = moment.obs[None], np.array([moment.action])
             recalls += agent.recalls(obs, agent.label(obs, index), actions=action)
         rewards = agent.reward(np.array([m.reward for m in course], np.float32))
+        ended = np.array([m.ended for m in course], bool)
         name, score, capped = settings["task"].name, result.returns[i], result.capped[i]
-        played.append(Played(name, recalls, rewards, float(score), bool(capped)))
+        played.append(Played(name, recalls, rewards, ended, float(score), bool(capped)))
     return played
 
 
@@ -70,21 +73,27 @@ def timeline(episode: Played, gamma: float, horizon: int) -> Any:
     figure = new_figure(4.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     steps = np.arange(len(episode.recalls))
-    returns = np.zeros(len(steps) + 1)
-    for t in steps[::-1]:
-        returns[t] = episode.rewards[t] + gamma * returns[t + 1]
-    if horizon:  # what the memory stores, but for the value it bootstraps from
-        ends = np.minimum(steps + horizon, len(steps))
-        returns = returns[steps] - gamma ** (ends - steps) * returns[ends]
+    returns = followed(episode.rewards, episode.ended, gamma, horizon)
     upper.plot(steps, [r.slow for r in episode.recalls], label="learned", **look(0))
     upper.plot(steps, [r.fast for r in episode.recalls], label="remembered", **look(1))
-    upper.plot(steps, returns[: len(steps)], label="what followed", color="#777777", lw=0.8)
+    upper.plot(steps, returns, label="what followed", color="#777777", lw=0.8)
     upper.legend(frameon=False, ncols=3)
     lower.plot(steps, [r.confidence for r in episode.recalls], **look(2))
     lower.set_ylim(0, 1)
     dress(upper, f"{episode.game}: value of the action taken")
     dress(lower, "confidence of the memory", xlabel="agent steps")
     return figure
+
+
+def followed(rewards: np.ndarray, ended: np.ndarray, gamma: float, horizon: int) -> np.ndarray:
+    """Discounted returns [L] of `horizon` steps (0: of all) up to the next end: what the memory
+    stores, but for the value it bootstraps from."""
+    returns, stop = np.zeros(len(rewards)), len(rewards)
+    for t in range(len(rewards) - 1, -1, -1):
+        stop = t + 1 if ended[t] else stop
+        window = rewards[t : min(stop, t + horizon) if horizon else stop]
+        returns[t] = n_step_return(window, gamma, bootstrap=0.0)
+    return returns
 
 
 def page(episodes: list[Played], names: list[str], agent: RememberingAgent, moments: int) -> str:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from earlier import in_todays_words
 from errors import UserError, require
 from evaluation.page import read_json
 from evaluation.runlog import FILE_NAME, RunLog, read_run_log
@@ -134,7 +135,7 @@ def read(path: str, name: str | None = None) -> Run:
         raise UserError(f"{file} is no YAML: restore it from a copy") from error
     require(isinstance(config, dict), f"{file} is no configuration: restore it from a copy")
     manifest = read_json(Path(path) / "manifest.json")
-    return Run(path, name, read_run_log(path), config, manifest)
+    return Run(path, name, read_run_log(path), in_todays_words(config), manifest)
 
 
 def is_finished(folder: Path) -> bool:

@@ -127,6 +127,7 @@ def _methods(
     said = descriptions(configs) if len(groups) > 1 else ["agent"]
     names = [rows[0].name or text for rows, text in zip(groups.values(), said)]
     require(len(set(names)) == len(names), "two methods get one name: give suite=name=path,...")
+    notes += _unequal(dict(zip(names, groups.values())))
     methods: dict[str, dict[str, dict[int, tuple[float, float]]]] = {}
     for name, rows in zip(names, groups.values()):
         for run in rows:
@@ -142,6 +143,34 @@ def _methods(
             raw = run.log.raw_curves()[game].scores[-1]
             by_seed[run.seed] = float(curve.scores[-1]), float(raw)
     return methods
+
+
+def _unequal(methods: Mapping[str, Sequence[Run]]) -> list[str]:
+    """What in training and evaluation makes scores less comparable than a table looks."""
+    notes = []
+    for what, of in (("agent steps", _budget), ("agent steps an evaluated episode", _longest)):
+        all_of = {name: sorted({of(run) for run in runs} - {0}) for name, runs in methods.items()}
+        for name, values in all_of.items():
+            if len(values) > 1:
+                notes.append(f"{name}: its runs had different {what}: {_listed(values)}")
+        if len({tuple(values) for values in all_of.values()}) > 1:
+            each = "; ".join(f"{name} {_listed(values)}" for name, values in all_of.items())
+            notes.append(f"not the same {what}: {each}")
+    return notes
+
+
+def _budget(run: Run) -> int:
+    return run.budget or 0
+
+
+def _longest(run: Run) -> int:
+    """Agent steps after which an evaluated episode is cut; 0 where the folder does not say."""
+    judged = run.config.get("eval")
+    return judged.get("max_steps", 0) if isinstance(judged, dict) else 0
+
+
+def _listed(values: Sequence[int]) -> str:
+    return " and ".join(f"{v:,}" for v in values) or "unknown"
 
 
 # -- tables ---------------------------------------------------------------------------------------

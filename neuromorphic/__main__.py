@@ -17,6 +17,7 @@ knows how to load a run.
 from __future__ import annotations
 
 import math
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,12 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: give the same command again", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -59,6 +66,7 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, str]]:
             key in KEYS[command],
             f"{command} has no key '{key}'; use one of {', '.join(KEYS[command])}",
         )
+        require(key not in options, f"{key}= is given twice")
         options[key] = value
     require("run" in options, f"{command} needs run=, the folder of a trained run")
     return command, options

@@ -7,13 +7,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = {
+    "earlier": set(),
     "errors": set(),
     "memory": {"errors"},
     "envs": {"errors"},
     "neuromorphic": {"errors"},
     "agents": {"errors", "memory", "neuromorphic"},
-    "training": {"errors", "agents", "memory", "neuromorphic", "envs"},
-    "evaluation": {"errors", "agents", "memory", "neuromorphic", "envs"},
+    "training": {"earlier", "errors", "agents", "memory", "neuromorphic", "envs"},
+    "evaluation": {"earlier", "errors", "agents", "memory", "neuromorphic", "envs"},
 }
 # Command lines, as train.py is: `python -m neuromorphic` must load runs, its package must not.
 COMMANDS = {"neuromorphic/__main__.py": {"training"}}

@@ -28,15 +28,12 @@ from agents.labels import TASK_LABELS
 from agents.planners.config import PlannerConfig
 from agents.plasticity import PlasticityConfig
 from agents.world_model import WorldModelConfig
+from earlier import ADDED, RETIRED, in_todays_words
 from envs import ProtocolConfig, TaskSequence, parse_task
 from errors import UserError, require
 from memory.consolidation import ConsolidationConfig
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
-# Keys that earlier versions wrote into a run's config.yaml, with the value that changed nothing.
-RETIRED = {"planner.margin": 0.0}
-# Keys that earlier versions did not know, with the value that they all went by.
-ADDED = {"start_from": None}
 
 
 @dataclass(frozen=True)
@@ -344,10 +341,8 @@ def read_config(path: Path) -> RunConfig:
     """
     try:
         schema, saved = _writable(OmegaConf.structured(RunConfig)), OmegaConf.load(path)
-        for key, without_effect in RETIRED.items():
-            if OmegaConf.select(saved, key) == without_effect:
-                group, _, name = key.rpartition(".")
-                del OmegaConf.select(saved, group)[name]
+        if OmegaConf.is_dict(saved):
+            saved = OmegaConf.create(in_todays_words(OmegaConf.to_container(saved)))
         config = OmegaConf.to_object(OmegaConf.merge(schema, saved))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

@@ -268,6 +268,9 @@ def test_evaluation_is_judged_by_the_context_that_looks_like_it():
     mixed = np.concatenate([world(0, 3), np.zeros_like(world(0, 3))])  # not begun yet: black
     agent.greedy = lambda obs, label, network: np.full(len(obs), label)
     assert agent.eval_policy(mixed, game=1)[: len(mixed) // 2].tolist() == [0] * (len(mixed) // 2)
+    agent.label_values = lambda obs, label: torch.full((len(obs), 2), float(label))
+    values = agent.eval_values(both, game=1)  # what a film shows and an oracle goes by
+    assert values[:, 0].tolist() == agent.labels(both, game=1).tolist()
     assert agent.game == 1
     np.testing.assert_equal(agent.contexts.state_dict(), before)
 

@@ -108,6 +108,31 @@ def test_single_task_references(folder, single):
     assert twice.methods[0].figures == given.figures
 
 
+def test_references_of_another_budget_are_said(folder, single, tmp_path):
+    runs = named(folder / "a-s0")
+    assert not any("alone" in n for n in compare(runs, named(*single)).notes)
+    short = make(tmp_path / "krull-s0", games=("krull",), steps_per_task=2_000)
+    notes = compare(runs, named(short)).notes
+    had = "a had 10,000 agent steps of krull, the runs on it alone 2,000"
+    assert any(note.startswith(had) for note in notes)
+    assert any("shorter than a visit" in note for note in notes)
+    assert not any("single=" in note for note in notes)
+
+
+def test_runs_of_before_a_key_are_the_same_agent(folder, single, tmp_path):
+    """Where they all went by its default."""
+    later = make(tmp_path / "a-s7", seed=7)
+    with open(Path(later) / "config.yaml", "a") as file:
+        file.write("start_from: null\nplanner: {depth: 1}\n")
+    before = make(tmp_path / "a-s8", seed=8)
+    with open(Path(before) / "config.yaml", "a") as file:
+        file.write("planner: {depth: 1, margin: 0.0}\n")
+    (method,) = compare(named(later, before)).methods
+    assert method.name == "a"
+    result = compare(named(folder / "a-s0"), named(*single))
+    assert not any("of its own" in note for note in result.notes)
+
+
 def test_a_game_without_a_scale_is_still_part_of_the_sequence(
     folder, single, tmp_path, monkeypatch
 ):

@@ -5,8 +5,10 @@ import pytest
 
 import evaluate
 import train
+from agents.episodic.trails import Step, Trails
+from evaluation import lockstep
 from evaluation.evaluator import Evaluator
-from evaluation.explain import play
+from evaluation.explain import followed, play
 from evaluation.lockstep import play_settings
 from tests.test_command_line import TINY
 from training.loading import load_run
@@ -57,6 +59,43 @@ def test_planned_and_random_actions_are_shown(run):
         assert set(actions) == {planned}
     actions = [r.action for e in played(loaded) for r in e.recalls]
     assert len(set(actions)) > 1  # half of them at random
+
+
+def trail_returns(rewards, ended, gamma, horizon):
+    """What the memory stores, bootstrapping from 0."""
+    trails, found = Trails(1, horizon), {}
+    for t, (reward, end) in enumerate(zip(rewards, ended)):
+        step = {"reward": np.array([reward], np.float32)}
+        fields = {name: np.full(1, t) for name in Step._fields} | step
+        for returns in trails.add(Step(**fields), np.zeros(1), np.array([end]), gamma):
+            found |= dict(zip(returns.steps.action.tolist(), returns.returns))
+    return found
+
+
+@pytest.mark.parametrize("horizon", [0, 1, 3])
+def test_what_followed_ends_where_the_returns_of_the_memory_do(horizon):
+    """Lost lives, too."""
+    rewards = np.random.default_rng(0).random(10).astype(np.float32)
+    ended = np.zeros(10, bool)
+    ended[[0, 4, 9]] = True
+    stored = trail_returns(rewards, ended, 0.5, horizon)
+    shown = followed(rewards, ended, 0.5, horizon)
+    assert len(stored) == 10
+    np.testing.assert_allclose(shown, [stored[t] for t in range(10)], rtol=1e-6)
+
+
+def test_lost_lives_are_ends_of_the_episodes_shown(run, monkeypatch):
+    loaded = load_run(run, with_replay=True)
+    assert all(e.ended.tolist() == [False] * (len(e.ended) - 1) + [not e.capped]
+               for e in played(loaded))  # Catch has no lives  # fmt: skip
+    whole = lockstep.play
+
+    def with_a_loss(**settings):
+        result, courses = whole(**settings)
+        return result, [[m._replace(ended=i == 1) for i, m in enumerate(c)] for c in courses]
+
+    monkeypatch.setattr(lockstep, "play", with_a_loss)
+    assert all(e.ended.nonzero()[0].tolist() == [1] for e in played(loaded))
 
 
 @pytest.mark.parametrize(

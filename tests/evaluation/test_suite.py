@@ -15,11 +15,12 @@ from evaluation.suite import judge
 GAMES = ("boxing", "krull", "road_runner")
 
 
-def make(path, game, seed, batch=32):
-    write_run(path, games=(game,), cycles=1, seed=seed)
+def make(path, game, seed, batch=32, steps=10_000, longest=None, more=""):
+    write_run(path, games=(game,), cycles=1, seed=seed, steps_per_task=steps)
+    judged = f"eval:\n  max_steps: {longest}\n" if longest else ""
     (path / "config.yaml").write_text(
         f"run: {path}\ntitle: t\nseed: {seed}\nagent:\n  batch_size: {batch}\n"
-        f"sequence:\n  games: [{game}]\n  cycles: 1\n  steps_per_task: 10000\n"
+        f"sequence:\n  games: [{game}]\n  cycles: 1\n  steps_per_task: {steps}\n{judged}{more}"
     )
 
 
@@ -82,6 +83,27 @@ def test_games_and_seeds_that_some_lack_are_left_out_and_said(folder, tmp_path):
     one = judge(find(f"{folder}/a-*-s0,{folder}/a-boxing-s1", "suite"))
     assert one.seeds == {"agent": 1}
     assert any("the first 1 of up to 2 seeds" in note for note in one.notes)
+
+
+def test_unequal_budgets_and_evaluations_are_said(folder, tmp_path):
+    make(tmp_path / "a-boxing-s1", "boxing", 1, steps=4_000)
+    make(tmp_path / "b-boxing-s4", "boxing", 4, batch=64, longest=100)
+    words = f"{folder}/a-boxing-s0,{tmp_path}/a-boxing-s1,{tmp_path}/b-boxing-s4"
+    notes = judge(find(words, "suite")).notes
+    one, two = "agent.batch_size=32", "agent.batch_size=64"
+    assert f"{one}: its runs had different agent steps: 4,000 and 10,000" in notes
+    assert f"not the same agent steps: {one} 4,000 and 10,000; {two} 10,000" in notes
+    longest = "agent steps an evaluated episode"
+    assert f"not the same {longest}: {one} unknown; {two} 100" in notes
+    assert judge(find(str(folder), "suite")).notes == []
+
+
+def test_runs_of_before_a_key_are_the_same_method(folder, tmp_path):
+    """Where they all went by its default."""
+    make(tmp_path / "a-boxing-s1", "boxing", 1, more="start_from: null\n")
+    assert judge(find(f"{folder}/a-boxing-s0,{tmp_path}/*", "suite")).seeds == {"agent": 2}
+    make(tmp_path / "a-boxing-s1", "boxing", 1, more="start_from: runs/x\n")
+    assert len(judge(find(f"{folder}/a-boxing-s0,{tmp_path}/*", "suite")).seeds) == 2
 
 
 def test_what_is_no_suite_is_one_line(folder, tmp_path):

@@ -73,6 +73,8 @@ def test_export_reads_its_file_again(run, capsys, tmp_path):
         (["compile", "run=nowhere"], "run=nowhere: no run there"),
         (["compile", "run={spiking}", "core=loihi9"], "core=loihi9 is not known"),
         (["compile", "run={spiking}", "cores=1"], "no key 'cores'"),
+        (["compile", "run={spiking}", "core=loihi1", "core=ideal"], "core= is given twice"),
+        (["compile", f"run={'x' * 5000}"], "File name too long"),
         (["compile", "run={spiking}", "weight_bits=x"], "weight_bits=x is not a number"),
         (["compile", "run={spiking}", "weight_bits=9"], "outside 2..8"),
         (["compile", "run={spiking}", "out=place.txt"], "the picture is a .png"),
@@ -101,3 +103,13 @@ def test_bad_input_is_one_line(run, conv, mfec, tmp_path, capsys, argv, said):
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_an_interrupt_is_one_line(run, capsys, monkeypatch):
+    def stop(_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("neuromorphic.__main__.compile_run", stop)
+    assert main(["compile", f"run={run}"]) == 130
+    error = capsys.readouterr().err
+    assert error == "interrupted: give the same command again\n"
