@@ -9,6 +9,10 @@ class UserError(ValueError):
     Programming mistakes inside the suite raise ordinary exceptions instead.
     """
 
+    def __init__(self, message: str) -> None:
+        # What is quoted from elsewhere may have lines of its own.
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
+
 
 def require(condition: bool, message: str) -> None:
     """Raise `UserError(message)` unless `condition` holds: for range checks of configurations."""

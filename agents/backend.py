@@ -173,8 +173,10 @@ class EventBackend:
         return self._remembers[1]
 
     def moved(self) -> None:
-        """The weights were changed by something other than an update."""
+        """The weights were changed by something other than an update: the next decision compiles
+        them, so that encoder and head act as one network."""
         self._judge = None
+        self.compiled_at -= self.config.every
 
     def see(self, obs: np.ndarray) -> None:
         """Remember an observation for the raster picture."""

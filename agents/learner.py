@@ -246,10 +246,16 @@ class Learner:
     def begin_with(self, state: dict) -> None:
         """Take the networks of another learner's state and nothing else of it; its world model
         where both have one."""
-        self.network.load_state_dict(state["network"])
-        self.target.load_state_dict(state["target"])
-        if self.model is not None and state["model"] is not None:
-            self.model.load_state_dict(state["model"])
+        try:
+            self.network.load_state_dict(state["network"])
+            self.target.load_state_dict(state["target"])
+            if self.model is not None and state["model"] is not None:
+                self.model.load_state_dict(state["model"])
+        except (KeyError, RuntimeError) as error:
+            raise UserError(
+                f"start_from= names networks that do not fit this program ({error}): use the "
+                "version that trained them"
+            ) from error
 
     def _load_optimiser(self, optimiser: torch.optim.AdamW, state: dict) -> None:
         """What a CUDA graph needs goes by the device of now, not by that of the checkpoint."""

@@ -77,7 +77,7 @@ class Plasticity:
         acts, measures = np.random.SeedSequence([seed, 1]).spawn(2)
         self.rng = np.random.default_rng(acts)
         self.measure_rng = np.random.default_rng(measures)  # logging must not change learning
-        self.layers = units_of(agent.network)
+        self.layers = units_of(agent.network, agent.model)
         # The weights at the start: made from the run's seed, so a resumed run has the same.
         self.initial = {id(p): p.detach().clone() for p in agent.network.parameters()}
         self.utility = {u.name: torch.zeros(u.count, device=agent.device) for u in self.layers}
@@ -136,16 +136,18 @@ class Plasticity:
         if not len(which):
             return
         self._about_to_move()
-        state = self.agent.learner.optimiser.state
+        learner = self.agent.learner
+        state = learner.optimiser.state
+        of_model = learner.model_optimiser.state if learner.model_optimiser else {}
         donors = self.rng.integers(units.count, size=len(which))
         for leads in units.incoming:
             p = leads.parameter
             leads.by_unit(p)[which] = leads.by_unit(self.initial[id(p)])[donors]
             for moment in _moments(state, p):
                 leads.by_unit(moment)[which] = 0
-        for leads in (*units.outgoing, *units.noise):
+        for leads in (*units.outgoing, *units.noise, *units.model):
             p = leads.parameter
-            for tensor in (p, *_moments(state, p)):
+            for tensor in (p, *_moments(state, p), *_moments(of_model, p)):
                 view = leads.by_unit(tensor)
                 own = which[(which >= leads.first) & (which < leads.first + len(view))]
                 view[own - leads.first] = 0

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from agents.encoders.conv import ConvEncoder
 from agents.encoders.spiking import SpikingEncoder
 from agents.network import NoisyLinear, QNetwork
+from agents.world_model import WorldModel
 
 
 class Leads(NamedTuple):
@@ -35,6 +36,7 @@ class Units(NamedTuple):
     incoming: tuple[Leads, ...]
     outgoing: tuple[Leads, ...]
     noise: tuple[Leads, ...] = ()  # scales of the noise on the outgoing weights (noisy layers)
+    model: tuple[Leads, ...] = ()  # weights of the world model that read these units
 
     def strength(self) -> Tensor:
         """[H] sum of absolute outgoing weights."""
@@ -45,8 +47,8 @@ class Units(NamedTuple):
         return out
 
 
-def units_of(network: QNetwork) -> list[Units]:
-    """The hidden layers, first to last."""
+def units_of(network: QNetwork, model: WorldModel | None = None) -> list[Units]:
+    """The hidden layers, first to last; `model`: what learns on the network's latent."""
     head, out = network.head, []
     if _plain(network):
         layers = list(network.encoder.layers)
@@ -57,18 +59,22 @@ def units_of(network: QNetwork) -> list[Units]:
             if spiking:
                 own += [Leads(p, _along(0)) for p in layer.lif.parameters()]
             channels = layer.weight.shape[axis_out]
+            reads: tuple[Leads, ...] = ()
             if i + 1 < len(layers):
                 behind, noise = (Leads(layers[i + 1].weight, _along(axis_in)),), ()
             else:
-                behind = (Leads(head.hidden.weight, _channels_of_latent(channels)),)
-                noise = _noise(head.hidden, _channels_of_latent(channels))
-            out.append(Units(name, channels, tuple(own), behind, noise))
+                by_channel = _channels_of_latent(channels)
+                behind = (Leads(head.hidden.weight, by_channel),)
+                noise = _noise(head.hidden, by_channel)
+                reads = (Leads(model.state.weight, by_channel),) if model else ()
+            out.append(Units(name, channels, tuple(own), behind, noise, reads))
     streams = [head.advantage] + ([head.value] if head.value is not None else [])
     width = head.hidden_width // len(streams)
     behind = tuple(Leads(s.weight, _along(1), k * width) for k, s in enumerate(streams))
     noise = sum((_noise(s, _along(1), k * width) for k, s in enumerate(streams)), ())
     own = tuple(Leads(p, _along(0)) for p in head.hidden.parameters())
-    out.append(Units("hidden", head.hidden_width, own, behind, noise))
+    reads = (Leads(model.predictor.weight, _along(1)),) if model else ()
+    out.append(Units("hidden", head.hidden_width, own, behind, noise, reads))
     return out
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ale_py import Action
 
 from agents.agent import Agent
 from agents.continual import ContinualConfig
@@ -36,10 +37,11 @@ def shared_outputs(config: RunConfig) -> bool:
     return len(config.sequence.games) > 1 or config.protocol.actions == "full"
 
 
-def outputs(config: RunConfig) -> int:
-    """How many actions the agent's network has a value for."""
+def actions(config: RunConfig) -> list[str]:
+    """Names of the actions that the agent's network has a value for, in its order."""
     task = config.sequence.tasks()[0]
-    return make_action_set(task.rom, config.protocol, shared_outputs(config)).num_actions
+    known = make_action_set(task.rom, config.protocol, shared_outputs(config))
+    return [Action(int(a)).name for a in known.to_full]
 
 
 def make_training_env(config: RunConfig, task: Task, visit: int) -> Any:
@@ -76,11 +78,15 @@ def build_agent(
             words in str(error) for words in known
         ):
             raise
-        memory = config.memory
+        sizes = [("agent", "replay_capacity"), ("agent", "hidden")]
+        sizes += [("encoder", "width")] * (config.encoder.width > 1)
+        if config.memory.controller != "none":
+            sizes += [("memory", "capacity"), ("memory", "key_dim")]
+        sizes += [("world_model", "hidden")] * config.world_model.enabled
+        said = [f"{group}.{key}={getattr(getattr(config, group), key)}" for group, key in sizes]
         raise UserError(
-            f"agent.replay_capacity={config.agent.replay_capacity}, agent.hidden="
-            f"{config.agent.hidden}, memory.capacity={memory.capacity} and memory.key_dim="
-            f"{memory.key_dim} do not fit into this machine's memory: lower them"
+            f"{', '.join(said[:-1])} and {said[-1]} do not fit into this machine's memory: lower "
+            "them"
         ) from error
 
 

@@ -230,12 +230,31 @@ class RunConfig:
             f"task_labels=none tells a new level from a new game by its coming to all emulators "
             f"at once: agent.num_envs={self.agent.num_envs} must be at least 2 (better 4)",
         )
+        if pure:
+            self._check_of_memory()
         for key, none in (("noisy", "false"), ("prioritised", "false"), ("shift", "0")):
             value = getattr(self.agent, key)
             require(
                 not (pure and value),
                 f"memory.controller={self.memory.controller} has no agent.{key}={value}: set "
                 f"agent.{key}={none}",
+            )
+
+    def _check_of_memory(self) -> None:
+        """What NEC and MFEC do by their memory's own keys."""
+        usual = AgentConfig()
+        for key, own in (
+            ("gamma_start", "memory.gamma"),
+            ("gamma_end", "memory.gamma"),
+            ("n_step_start", "memory.horizon"),
+            ("n_step_end", "memory.horizon"),
+            ("weight_decay", None),
+        ):
+            value = getattr(self.agent, key)
+            require(
+                value == getattr(usual, key),
+                f"memory.controller={self.memory.controller} does not go by agent.{key}={value}: "
+                f"leave it out{f' and set {own}' if own else ''}",
             )
 
     def _check_world_model(self, pure: bool) -> None:

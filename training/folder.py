@@ -28,7 +28,8 @@ from training.config import (
     with_values,
 )
 
-# Settings that change nothing about the results: a run may go on under other values of these.
+# A run may go on under other values of these. They change nothing about the results, but for the
+# last digits of what larger encoders learn with another number of learner threads.
 FREE_KEYS = ("run", "display", "checkpoint", "device.learner_threads", "device.emulator_threads")
 LENGTH = "sequence.cycles"  # may grow (see `lengthens`)
 _PACKAGES = ("torch", "numpy", "numba", "gymnasium", "ale-py", "hydra-core", "tensorboard")

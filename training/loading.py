@@ -19,13 +19,19 @@ import torch
 from agents.agent import Agent
 from envs import TaskSequence
 from errors import UserError, require
-from training.build import build_agent, named_seeds, outputs, shared_outputs
+from training.build import actions, build_agent, named_seeds, shared_outputs
 from training.checkpoint import CheckpointStore
-from training.config import RunConfig, differences, is_one_of, read_config, to_yaml
+from training.config import (
+    RunConfig,
+    differences,
+    is_one_of,
+    read_config,
+    to_yaml,
+)
 
 # What a network's weights mean goes by these.
 NETWORK_KEYS = (
-    *(f"encoder.{key}" for key in ("kind", "size", "width")),
+    *(f"encoder.{key}" for key in ("kind", "size", "width", "k_wta")),
     *(f"agent.{key}" for key in ("hidden", "dueling", "noisy", "normalise")),
     *(f"agent.{key}" for key in ("atoms", "v_min", "v_max")),
 )
@@ -81,8 +87,8 @@ def load_run(
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{path}: its checkpoint does not fit this program ({error}): use the version that "
-            "trained it"
+            f"{path}: its checkpoint does not fit this program ({error}): use the "
+            "version that trained it"
         ) from error
     return LoadedRun(path, reached, config, config.sequence.tasks(), agent)
 
@@ -94,6 +100,24 @@ def networks_of(config: RunConfig) -> tuple[dict[str, Any], int]:
 
     Raises:
         UserError: no run there, no checkpoint that can be read, or networks of another kind.
+    """
+    path, store = source_of(config)
+    state = store.load(skip="replay")
+    try:
+        return state["agent"]["learner"], int(state["progress"]["step"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"start_from={path}: its checkpoint does not fit this program ({error}): use the "
+            "version that trained it"
+        ) from error
+
+
+def source_of(config: RunConfig) -> tuple[Path, CheckpointStore]:
+    """The folder that `start_from` names and its checkpoints, once it is sure that its networks are
+    of the kind asked for.
+
+    Raises:
+        UserError: no run there, no checkpoint, or networks of another kind.
     """
     assert config.start_from is not None
     path, theirs = _found("start_from", config.start_from)
@@ -110,14 +134,15 @@ def networks_of(config: RunConfig) -> tuple[dict[str, Any], int]:
         if is_one_of(line.partition("=")[0], keys)
     ]
     require(not others, f"start_from={path} has other networks: {'; '.join(others)}")
-    ours, its = outputs(config), outputs(theirs)
+    ours, its = actions(config), actions(theirs)
     require(
         ours == its,
-        f"start_from={path} chooses among {its} actions, this run among {ours}: train both with "
-        "protocol.actions=full",
+        f"start_from={path} chooses among {' '.join(its)}, this run among {' '.join(ours)}: train "
+        "both with protocol.actions=full",
     )
-    state = CheckpointStore(path / "checkpoints", theirs.checkpoint.keep).load(skip="replay")
-    return state["agent"]["learner"], int(state["progress"]["step"])
+    store = CheckpointStore(path / "checkpoints", theirs.checkpoint.keep)
+    require(store.latest() is not None, f"start_from={path} has no checkpoint: train it first")
+    return path, store
 
 
 def _found(key: str, given: Path | str) -> tuple[Path, RunConfig]:

@@ -42,7 +42,7 @@ from training.config import (
     load_config,
     one_line,
 )
-from training.folder import other_settings
+from training.folder import lengthens, other_settings
 
 FLAGS = ("--multirun", "-m")
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
@@ -117,6 +117,7 @@ def plan_sweep(argv: Sequence[str]) -> Sweep:
     require(twice is None, f"two runs of the sweep would share {twice}: sweep over other values")
     for job in jobs:
         _check_folder(job)
+    _check_start([job for job in jobs if not (job.folder / "checkpoints").exists()])
     return Sweep(folder, tuple(jobs), int(parallel))
 
 
@@ -223,6 +224,24 @@ def _check_folder(job: Job) -> None:
     )
 
 
+def _check_start(jobs: Sequence[Job]) -> None:
+    """Whether each can begin with the networks of the run it names, if it does."""
+    asked = [job for job in jobs if job.config.start_from is not None]
+    if not asked:
+        return
+    from training.loading import source_of
+
+    first: dict[str, Job] = {}  # the seeds of a method are alike
+    for job in asked:
+        first.setdefault(job.method, job)
+    for job in sorted(first.values(), key=lambda job: job.reference):
+        try:
+            source_of(job.config)
+        except UserError as error:
+            mend = "; references=false trains no game alone" if job.reference else ""
+            raise UserError(f"{job.folder}: {error}{mend}") from None
+
+
 def _word(words: list[str], key: str, default: str) -> str:
     """Take `key=value` out of the words."""
     for word in [w for w in words if w.startswith(f"{key}=")]:
@@ -257,7 +276,8 @@ class Executor:
     def run(self) -> None:
         todo = []
         for job in self.sweep.jobs:
-            if self.finished(job.folder):
+            longer = lengthens(job.config, job.folder / "config.yaml")
+            if self.finished(job.folder) and not longer:
                 _say(f"{job.folder}: finished already")
             else:
                 todo.append(job)

@@ -190,3 +190,35 @@ def test_on_the_core_an_agent_is_judged_by_the_weights_of_now():
     before = agent.judging_network().encoder(obs).latent
     agent.begin_task(1)
     assert not torch.equal(agent.judging_network().encoder(obs).latent, before)
+
+
+def test_on_the_core_perturbed_weights_act_at_once():
+    """Encoder and head are one network, however long ago it was compiled."""
+    agent = make("backend=event_core", "plasticity=shrink_perturb")
+    agent.backend.acting(agent.learner.updates)
+    obs = torch.from_numpy(agent.plasticity._observations(np.random.default_rng(0)).numpy()[:4])
+    agent.begin_task(1)
+    acting = agent.backend.acting(agent.learner.updates)
+    assert torch.equal(acting.encoder(obs).latent, agent.judging_network().encoder(obs).latent)
+
+
+@pytest.mark.parametrize("layer", ["conv2", "hidden"])
+def test_a_unit_that_starts_anew_says_nothing_to_the_world_model(encoder, layer):
+    agent = make(f"encoder={encoder}", "world_model=latent", "world_model.every=1")
+    own = units(agent, layer)
+    model, optimiser = agent.model, agent.learner.model_optimiser
+    weight = model.state.weight if layer == "conv2" else model.predictor.weight
+    before = own.model[0].by_unit(weight).detach().clone()
+    strength = own.strength()
+    agent.plasticity._restart(own, np.array([3]))
+    after = own.model[0].by_unit(weight)
+    assert before[3].abs().sum() > 0
+    assert after[3].abs().sum() == 0
+    assert own.model[0].by_unit(optimiser.state[weight]["exp_avg"])[3].abs().sum() == 0
+    changed = (after != before).flatten(1).any(1)
+    assert changed.nonzero()[:, 0].tolist() == [3]
+    kept = [i for i in range(own.count) if i != 3]
+    assert torch.equal(own.strength()[kept], strength[kept])
+    outgoing = own.outgoing[0]
+    by_hand = outgoing.by_unit(outgoing.parameter.detach()).abs().flatten(1).sum(1)
+    assert torch.equal(strength[kept[:1]], by_hand[kept[:1]])  # utility is of the values alone

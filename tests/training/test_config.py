@@ -76,6 +76,25 @@ def test_mistakes_are_named_in_one_line(override, words):
         assert word in message
 
 
+@pytest.mark.parametrize("agent", ["nec", "mfec"])
+def test_what_a_memory_alone_does_not_go_by_is_refused(agent):
+    for word, own in (
+        ("agent.gamma_end=0.5", "memory.gamma"),
+        ("agent.n_step_start=3", "memory.horizon"),
+        ("agent.weight_decay=0.1", "leave it out"),
+    ):
+        with pytest.raises(UserError, match=rf"does not go by {word}\b.*{own}"):
+            load_config([f"agent={agent}", word])
+
+
+def test_sizes_of_parts_that_are_off_are_not_blamed():
+    words = ["sequence.games=[catch]", "world_model=latent", f"world_model.hidden={10**12}"]
+    with pytest.raises(UserError, match="do not fit") as caught:
+        build_agent(load_config(words), torch.device("cpu"))
+    assert f"world_model.hidden={10**12}" in str(caught.value)
+    assert "memory." not in str(caught.value)
+
+
 def test_sizes_that_no_machine_holds_are_named():
     for key in ("agent.hidden", "memory.key_dim"):
         huge = load_config(["agent=episodic", "sequence.games=[catch]", f"{key}={10**12}"])

@@ -97,7 +97,10 @@ def test_what_is_made_of_the_weights_is_made_of_these(trained):
         (["agent.hidden=64"], "agent.hidden=64 .folder: 32."),
         (["encoder=conv"], "encoder.kind='conv'"),
         (["world_model.hidden=17"], "world_model.hidden=17"),
-        (["sequence.games=[pong]"], "chooses among 3 actions, this run among 6: .*actions=full"),
+        (["encoder.k_wta=0.1"], "encoder.k_wta=0.1"),
+        (["sequence.games=[pong]"], "chooses among NOOP RIGHT LEFT, .*actions=full"),
+        # as many actions, and others
+        (["sequence.games=[freeway]"], "this run among NOOP UP DOWN: .*actions=full"),
         (["agent=mfec", "world_model=none", "agent.shift=0"], "mfec has no network"),
         (["agent=nec", "world_model=none", "agent.shift=0"], "memory.controller='nec'"),
     ],
@@ -105,6 +108,18 @@ def test_what_is_made_of_the_weights_is_made_of_these(trained):
 def test_other_networks_are_refused(trained, words, message):
     with pytest.raises(UserError, match=message):
         begun(f"start_from={trained}", *words)
+
+
+def test_networks_of_another_program_are_refused_in_one_line(trained, tmp_path):
+    """As an earlier version might have named their parts."""
+    config = load_config([*SMALL, f"start_from={trained}"])
+    networks, _ = networks_of(config)
+    for part in ("network", "target"):
+        networks[part]["head.old.weight"] = networks[part].pop("head.hidden.weight")
+    for state in (networks, {key: networks[key] for key in ("network", "target")}):
+        with pytest.raises(UserError, match="start_from= names networks that do not fit") as caught:
+            build_agent(config, torch.device("cpu"), state)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path, capsys):

@@ -262,6 +262,43 @@ def test_a_sweep_trains_compares_and_is_then_finished(tmp_path, capfd):
     assert "finished already" in capfd.readouterr().out
 
 
+def test_a_sweep_that_is_asked_for_more_cycles_goes_on(tmp_path, capfd):
+    argv = [
+        "--multirun", "experiment=toy", "seed=0,1", f"run={tmp_path}/x", "sequence.cycles=1",
+        "sequence.steps_per_task=40", "eval.every=100000", "eval.episodes=2",
+        "eval.final_episodes=2", "eval.num_envs=2", "checkpoint.every=100000",
+        "agent.learn_start=40", "agent.hidden=16", "device=cpu",
+    ]  # fmt: skip
+    assert train.main(argv) == 0
+    capfd.readouterr()
+    argv[4] = "sequence.cycles=2"
+    for said in ("finished after", "finished already"):
+        assert train.main(argv) == 0
+        assert capfd.readouterr().out.count(f"-s1: {said}") == 1
+    for seed in (0, 1):
+        lines = (tmp_path / "x" / f"run-s{seed}" / "metrics.jsonl").read_text().splitlines()
+        assert max(json.loads(line)["step"] for line in lines) == 80
+
+
+def test_what_a_sweep_is_to_start_from_is_looked_at_before_anything_starts(tmp_path):
+    words = ["experiment=ablation", "method=engram", "seed=0", *TINY, f"run={tmp_path}/x"]
+    with pytest.raises(UserError, match="engram-s0: start_from=nowhere: no run there"):
+        plan_sweep([*words, "start_from=nowhere"])
+    source = tmp_path / "source"
+    source.mkdir()
+    start = [*words, f"start_from={source}"]
+    (source / "config.yaml").write_text("agent: {hidden: 17}\nsequence: {games: [catch, krull]}\n")
+    with pytest.raises(UserError, match=r"agent\.hidden=256 .folder: 17."):
+        plan_sweep([*start, "references=false"])
+    (source / "config.yaml").write_text("sequence: {games: [catch, krull]}\n")
+    with pytest.raises(UserError, match="has no checkpoint"):
+        plan_sweep([*start, "references=false"])
+    (tmp_path / "x" / "engram-s0" / "checkpoints").mkdir(parents=True)  # it has begun
+    with pytest.raises(UserError, match="actions=full; references=false trains no game alone"):
+        plan_sweep(start)
+    assert len(plan_sweep([*start, "references=false"]).jobs) == 1
+
+
 def test_runs_on_other_games_are_compared_by_themselves(tmp_path, monkeypatch):
     compared, published = [], []
     monkeypatch.setattr(sweep.Executor, "run", lambda self: None)
