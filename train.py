@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def train(argv: Sequence[str]) -> int:
-    from training.folder import RunFolder, configured
+    from training.folder import RunFolder, configured, run_path
     from training.sweep import is_sweep
 
     if is_sweep(argv):
@@ -81,7 +81,7 @@ def train(argv: Sequence[str]) -> int:
     )
     from training.checkpoint import CheckpointStore
     from training.display import make_display
-    from training.loading import networks_of
+    from training.loading import networks_of, source_of
     from training.runner import Interrupted, Runner
     from training.telemetry import Telemetry
     from training.threads import configure_threads, release_freed_memory
@@ -89,10 +89,20 @@ def train(argv: Sequence[str]) -> int:
     sequence = config.sequence.tasks()
     device = choose_device(config.device.name)
     configure_threads(config.device.learner_threads)
+    if config.start_from is not None:
+        begun = CheckpointStore(run_path(config) / "checkpoints", config.checkpoint.keep).latest()
+        if begun is None:
+            source_of(config)  # before anything is made
     folder = RunFolder(config, argv)
     store = CheckpointStore(folder.path / "checkpoints", config.checkpoint.keep)
     folder.check_goes_on(store.latest())
-    folder.write_manifest(config, device, sequence.games)
+
+    def settle() -> None:
+        folder.settle(config)
+        folder.write_manifest(config, device, sequence.games)
+
+    if store.latest() is None:
+        settle()
     print(f"{folder.path}: {describe(sequence, device)}", flush=True)
     if config.memory.controller != "mfec" and config.agent.learn_start >= sequence.total_steps:
         print(
@@ -139,6 +149,7 @@ def train(argv: Sequence[str]) -> int:
             log_every=config.log_every,
             checkpoint_every=config.checkpoint.every,
             upkeep=release_freed_memory if config.world_model.enabled else None,
+            goes_on=settle,
         )
         try:
             runner.run()

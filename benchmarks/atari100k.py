@@ -48,6 +48,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "fine": ("encoder.size=fine",),
     "nature": ("encoder.size=nature",),
     "drq": ("agent=drq", "agent.epsilon_hold=0"),  # as recorded, before that key was there
+    "drq_held": ("agent=drq",),
     "drq_calibrated": ("agent=drq", "encoder.calibrated=true"),
     "augmented": ("agent=augmented",),
     "augmented_first": ("agent=augmented", "world_model=self_prediction"),

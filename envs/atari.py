@@ -57,8 +57,8 @@ class NativeCore:
         self._in_flight = True
 
     def recv(self) -> CoreStep:
+        self._in_flight = False  # before: who is interrupted in it must not wait a second time
         obs, reward, terminated, truncated, info = self._env.ale.recv()
-        self._in_flight = False
         return CoreStep(obs, reward.astype(np.float32), terminated, truncated, info["lives"])
 
     def close(self) -> None:

@@ -133,7 +133,7 @@ def compare(
             f"{', '.join(games)}: compare runs of one sequence, or single games by suite=",
         )
     groups = baseline_first(group(loaded), baseline)
-    judged_by = _judged_by(groups, _references(references, games), notes)
+    judged_by = _judged_by(groups, _references(references, games, notes), notes)
     notes += _other_budgets(groups, judged_by)
     alone = _last_scores(judged_by[next(iter(groups))])
     bare = [g for g in games if any(not run.log.curves()[g].steps.size for run in loaded)]
@@ -166,12 +166,14 @@ def compare(
     )
 
 
-def _references(runs: Sequence[Run], games: Sequence[str]) -> dict[str, Alone]:
+def _references(runs: Sequence[Run], games: Sequence[str], notes: list[str]) -> dict[str, Alone]:
     """The single-task runs of each agent (`agent_of`)."""
     found: dict[str, dict[str, dict[int, Curve]]] = {}
     paths: dict[tuple[str, str, int], str] = {}
     for run in runs:
         ((game, curve),) = run.log.curves().items()
+        if game not in games:
+            notes.append(f"{run.folder} is left out: {game} is none of the sequence's games")
         if game not in games or not curve.steps.size:
             continue
         key = (agent_of(run), game, run.seed)

@@ -66,7 +66,7 @@ class QuantConfig:
                 "weight bits",
                 "quantiser",
                 f"weight_bits={self.weight_bits} is outside 2..8",
-                "set weight_bits to 8 or less",
+                "set weight_bits to a value from 2 to 8",
             )
         if self.scale not in ("channel", "layer"):
             raise ValueError(f"scale={self.scale!r} is neither 'channel' nor 'layer'")

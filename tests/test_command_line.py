@@ -16,7 +16,7 @@ import train
 from agents.agent import Agent
 from evaluation.runlog import read_run_log
 from training.config import load_config, to_yaml
-from training.folder import RunFolder
+from training.folder import RunFolder, configured
 from training.runner import Runner
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +81,29 @@ def test_episodic_agents_run_and_explain_themselves(tmp_path, capsys, agent):
 def test_the_key_that_was_said_comes_first_in_a_refusal(tmp_path, capsys):
     run(tmp_path, "sequence.games=[catch]")
     assert train.main([f"run={tmp_path / 'run'}", "seed=3"]) == 2
+    assert "of another configuration (seed=3 (folder: 0)): " in capsys.readouterr().err
+    words = ["experiment=toy", "seed=3"]  # an experiment says more than its name
+    assert train.main([f"run={tmp_path / 'run'}", *words]) == 2
     assert "of another configuration (seed=3 (folder: 0); " in capsys.readouterr().err
+
+
+def test_a_run_goes_on_where_the_keys_named_are_as_they_were(tmp_path):
+    run(tmp_path, "sequence.games=[catch]", "seed=3")
+    words = [f"run={tmp_path / 'run'}", "seed=3", "agent.batch_size=8", "checkpoint.keep=3"]
+    assert train.main(words) == 0
+
+
+def test_a_run_that_is_not_there_is_no_wish_for_a_new_one(tmp_path, monkeypatch, capsys):
+    """Its name may be misspelt, and the default takes hours."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    for words in (["run=mien"], ["run=mien", "sequence.cycles=2", "display=off"]):
+        assert train.main(words) == 2
+        err = capsys.readouterr().err
+        assert "run=mien: no run there to go on with (did you mean mine?)" in err
+        assert err.count("\n") == 1
+    assert os.listdir("runs") == ["mine"]
+    assert configured(["run=mien", "sequence=three"]).run == "mien"
 
 
 def test_a_run_too_short_to_learn_says_so(tmp_path, capsys):

@@ -34,6 +34,7 @@ from errors import UserError, require
 from memory.consolidation import ConsolidationConfig
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
+NAMES = ("run", "start_from", "title")  # keys whose values are whatever a folder may be called
 
 
 @dataclass(frozen=True)
@@ -304,6 +305,15 @@ def _writable(node: DictConfig) -> DictConfig:
 ConfigStore.instance().store(name="run_schema", node=_writable(OmegaConf.structured(RunConfig)))
 
 
+def as_text(word: str) -> str:
+    """A name is taken as it stands: Hydra would read run=1e3 as a number and run=jörg not at all.
+    Quoted ones are left to Hydra."""
+    key, _, value = word.partition("=")
+    if key not in NAMES or value[:1] in ("", "'", '"') or value == "null":
+        return word
+    return f"{key}='{value}'" if "'" not in value else f'{key}="{value}"'
+
+
 def load_config(overrides: Sequence[str]) -> RunConfig:
     """Compose `configs/` with command-line overrides and check every value.
 
@@ -315,7 +325,7 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            raw = compose("config", overrides=list(overrides))
+            raw = compose("config", overrides=[as_text(word) for word in overrides])
         config = OmegaConf.to_object(raw)
     except UserError:
         raise
@@ -366,18 +376,11 @@ def read_config(path: Path) -> RunConfig:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: {one_line(error)}") from error
+        raise UserError(
+            f"{path}: {one_line(error)}; restore it from a copy, or choose another run="
+        ) from error
     assert isinstance(config, RunConfig)
     return config
-
-
-def newer_keys(path: Path) -> set[str]:
-    """Dotted keys that the config.yaml of an earlier version's run does not name."""
-    try:
-        whole, saved = to_yaml(read_config(path)), path.read_text()
-        return _flatten(_mapping(whole)).keys() - _flatten(_mapping(saved)).keys()
-    except UserError:  # it is damaged, which whoever goes on with the run is told
-        return set()
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -464,7 +467,11 @@ def one_line(error: Exception) -> str:
     if key and "ListConfig" in str(cause).splitlines()[0]:
         return f"{key} takes a list, also of one: write {key}=[a] or {key}=[a,b]"
     if key:
-        return f"{key}: {str(cause).splitlines()[0]}"
+        said = str(cause).splitlines()[0]
+        number = re.fullmatch(r"Value '(.*)' of type 'float' could not .* Integer", said)
+        if number and float(number[1]).is_integer():
+            said += f": write {float(number[1]):.0f}"
+        return f"{key}: {said}"
     return " ".join(str(error).split("See https")[0].split())
 
 

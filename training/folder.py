@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import json
 import platform
@@ -18,11 +19,11 @@ import torch
 
 from errors import UserError, require
 from training.config import (
+    CONFIG_DIR,
     RunConfig,
     differences,
     is_one_of,
     load_config,
-    newer_keys,
     read_config,
     to_yaml,
     with_values,
@@ -31,24 +32,35 @@ from training.config import (
 # A run may go on under other values of these. They change nothing about the results, but for the
 # last digits of what larger encoders learn with another number of learner threads.
 FREE_KEYS = ("run", "display", "checkpoint", "device.learner_threads", "device.emulator_threads")
-LENGTH = "sequence.cycles"  # may grow (see `lengthens`)
+LENGTH = "sequence.cycles"  # may change (see `of_another_length`)
 _PACKAGES = ("torch", "numpy", "numba", "gymnasium", "ale-py", "hydra-core", "tensorboard")
 
 
 def configured(words: Sequence[str]) -> RunConfig:
-    """The configuration that a command line asks for: where its words name nothing but a run that
-    is there (and `FREE_KEYS`, `LENGTH`, and keys newer than it), the one that it was started with.
+    """The configuration that a command line asks for: where its words name a run that is there and
+    no group, the one that it was started with, but for the keys they name.
 
     Raises:
-        UserError: a mistake in the words, or a damaged config.yaml.
+        UserError: a mistake in the words, a damaged config.yaml, or words that name a run that is
+            not there and say nothing else.
     """
     config = load_config(words)
-    yaml = run_path(config) / "config.yaml"
-    if config.run is None or not yaml.is_file():
+    if config.run is None:
         return config
-    keys = [word.partition("=")[0] for word in words]
-    rest = {key for key in keys if not is_one_of(key, (*FREE_KEYS, LENGTH))}
-    if rest and not rest <= newer_keys(yaml):
+    path, keys = run_path(config), [word.partition("=")[0].lstrip("+~") for word in words]
+    keys = [key for key in keys if not key.startswith("hydra.")]
+    yaml = path / "config.yaml"
+    if not yaml.is_file():
+        new = path.exists() or any(not is_one_of(key, (*FREE_KEYS, LENGTH)) for key in keys)
+        near = difflib.get_close_matches(path.name, _names(path.parent), n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        require(
+            new,
+            f"run={config.run}: no run there to go on with{meant}; a new one must be told more, "
+            "such as experiment=quickstart or sequence=three",
+        )
+        return config
+    if any((CONFIG_DIR / key).is_dir() for key in keys):  # a group may set keys of others
         return config
     return with_values(read_config(yaml), config, keys)
 
@@ -103,22 +115,27 @@ class RunFolder:
         if _never_ran(held):
             for name in ("manifest.json", _aside("manifest.json")):
                 (self.path / name).unlink(missing_ok=True)
-        # Keys that the run did not know are settled now.
-        if not yaml.exists() or lengthens(config, yaml) or changed_keys(config, yaml):
+        # Another length, or keys that the run did not know, are settled once it goes on.
+        new = not yaml.exists()
+        self._unsettled = new or of_another_length(config, yaml) or bool(changed_keys(config, yaml))
+        if new or _never_ran(held):
+            self.settle(config)
+
+    def settle(self, config: RunConfig) -> None:
+        """Keep the configuration where it is not the folder's."""
+        if self._unsettled:
             self.write("config.yaml", to_yaml(config))
+        self._unsettled = False
 
     def check_goes_on(self, step: int | None) -> None:
         """Raise UserError where the newest checkpoint (None: there is none) is gone of a run that
         has trained: its numbers would make way for those of another beginning."""
-        file = self.path / "metrics.jsonl"
-        if step is not None or not file.exists():
-            return
-        steps = re.findall(rb'^\{"step":(\d+)', file.read_bytes(), re.M)
-        reached = max(map(int, steps), default=0)
-        if reached > 0:  # the first checkpoint is of step 0
+        last = reached(self.path)
+        if step is None and last > 0:  # the first checkpoint is of step 0
             raise UserError(
-                f"{file} goes to step {reached}, but {self.path / 'checkpoints'} holds no "
-                "checkpoint to go on from: put it back, or choose another run="
+                f"{self.path / 'metrics.jsonl'} goes to step {last}, but "
+                f"{self.path / 'checkpoints'} holds no checkpoint to go on from: put it back, or "
+                "choose another run="
             )
 
     def write(self, name: str, text: str) -> None:
@@ -144,7 +161,7 @@ class RunFolder:
         later = list(old.get("later_starts", []))
         others = {key: now[key] for key in now if now[key] != first[key] and key != "started"}
         command = " ".join(["python", *sys.argv])
-        if steps > old.get("budget_agent_steps", steps):
+        if steps != old.get("budget_agent_steps", steps):
             others |= {"command": command, "budget_agent_steps": steps}
         if others:
             later.append({"started": now["started"]} | others)
@@ -175,7 +192,7 @@ def other_settings(config: RunConfig, path: Path, words: Sequence[str]) -> list[
         UserError: its config.yaml is damaged.
     """
     yaml = path / "config.yaml"
-    changed = changed_keys(config, yaml, words) if yaml.exists() else []
+    changed = changed_keys(config, yaml, words)
     return [] if _never_ran(_names(path)) else changed
 
 
@@ -189,25 +206,39 @@ def _never_ran(held: set[str]) -> bool:
     return {".lock"} <= held <= {".lock", *files, *map(_aside, files)}
 
 
-def lengthens(config: RunConfig, yaml: Path) -> bool:
-    """Whether `config` goes through the sequence more often than that of a run. Not where an agent
-    has as many contexts as there are visits (`task_labels=boundaries`)."""
+def of_another_length(config: RunConfig, yaml: Path) -> bool:
+    """Whether `config` goes through the sequence more often than that of a run, or less often but
+    no less than the run has been trained. Not where an agent has as many contexts as there are
+    visits (`task_labels=boundaries`)."""
     try:
         cycles = read_config(yaml).sequence.cycles
     except UserError:  # it is damaged, which `changed_keys` says
         return False
-    return config.sequence.cycles > cycles and config.task_labels != "boundaries"
+    if config.sequence.cycles == cycles or config.task_labels == "boundaries":
+        return False
+    wanted = config.sequence.tasks().total_steps
+    return config.sequence.cycles > cycles or wanted >= reached(yaml.parent)
+
+
+def reached(path: Path) -> int:
+    """The last agent step that a run's metrics are of; 0 where it has none."""
+    file = path / "metrics.jsonl"
+    if not file.exists():
+        return 0
+    return max(map(int, re.findall(rb'^\{"step":(\d+)', file.read_bytes(), re.M)), default=0)
 
 
 def changed_keys(config: RunConfig, yaml: Path, words: Sequence[str] = ()) -> list[str]:
     """How a run's config.yaml differs from `config`, free keys left out (see `differences`), and
-    cycles where they lengthen it.
+    cycles where they may change. Nothing where there is none.
 
     Raises:
         UserError: the file is damaged.
     """
+    if not yaml.exists():
+        return []
     said = {word.partition("=")[0].lstrip("+") for word in words}
-    free = (*FREE_KEYS, LENGTH) if lengthens(config, yaml) else FREE_KEYS
+    free = (*FREE_KEYS, LENGTH) if of_another_length(config, yaml) else FREE_KEYS
     try:
         return differences(to_yaml(config), yaml.read_text(), free, said)
     except (OSError, ValueError) as error:  # UserError and UnicodeDecodeError are of the latter

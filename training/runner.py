@@ -92,6 +92,7 @@ class Runner:
         store: checkpoints.
         eval_every, log_every, checkpoint_every: agent steps.
         upkeep: called now and then, for the process's own sake.
+        goes_on: called once a checkpoint has been gone back to.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Runner:
         log_every: int,
         checkpoint_every: int,
         upkeep: Callable[[], None] | None = None,
+        goes_on: Callable[[], None] = lambda: None,
     ) -> None:
         self.sequence, self.make_env, self.agent = sequence, make_env, agent
         self.evaluator, self.final_evaluator = evaluator, final_evaluator
@@ -117,6 +119,7 @@ class Runner:
         self.telemetry, self.display, self.store = telemetry, display, store
         self.eval_every, self.log_every = eval_every, log_every
         self.checkpoint_every, self.upkeep = checkpoint_every, upkeep
+        self.goes_on = goes_on
         self.games = sequence.games
         self.progress = Progress()
         self.env: Any = None
@@ -129,6 +132,7 @@ class Runner:
         with StopSignal() as self._stop:
             if self.store.latest() is not None:
                 self._resume()
+                self.goes_on()
             try:
                 if self.progress.evaluated_at < 0:
                     self._evaluate()

@@ -38,11 +38,13 @@ from training.config import (
     CONFIG_DIR,
     RunConfig,
     SequenceConfig,
+    as_text,
     check_group,
     load_config,
     one_line,
+    to_yaml,
 )
-from training.folder import lengthens, other_settings
+from training.folder import of_another_length, other_settings
 
 FLAGS = ("--multirun", "-m")
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
@@ -69,7 +71,7 @@ class Sweep:
 
 def is_sweep(argv: Sequence[str]) -> bool:
     """Whether Hydra would start a multirun."""
-    words = [w for w in argv if w.partition("=")[0] not in ("jobs", "references")]
+    words = [as_text(w) for w in argv if w.partition("=")[0] not in ("jobs", "references")]
     return any(w in FLAGS for w in argv) or (
         any("experiment=" in w or "hydra." in w for w in words)
         and _hydra().get_mode("config", words) == RunMode.MULTIRUN
@@ -115,6 +117,11 @@ def plan_sweep(argv: Sequence[str]) -> Sweep:
     names = [job.folder for job in jobs]
     twice = next((n for n in names if names.count(n) > 1), None)
     require(twice is None, f"two runs of the sweep would share {twice}: sweep over other values")
+    require(
+        not (folder / "config.yaml").exists(),
+        f"run={folder} is the folder of a run: choose another for those of the sweep",
+    )
+    _check_apart([job for job in jobs if not job.reference])
     for job in jobs:
         _check_folder(job)
     _check_start([job for job in jobs if not (job.folder / "checkpoints").exists()])
@@ -137,6 +144,7 @@ def _grid(words: Sequence[str]) -> list[list[str]]:
         )
     try:
         hydra = _hydra()
+        words = [word if "," in word else as_text(word) for word in words]
         raw = hydra.compose_config(
             "config",
             list(words),
@@ -188,9 +196,10 @@ def _job(
     reference: bool = False,
 ) -> Job:
     place = folder / f"{method}-s{config.seed}"
-    said = f"run={place}" if re.fullmatch(r"[\w./-]+", str(place)) else f"run='{place}'"
     words = [w for w in overrides if w.partition("=")[0] not in ("run", "hydra.mode")]
-    return Job(method, place, (*words, said, "hydra.mode=RUN"), config, reference)
+    return Job(
+        method, place, (*words, as_text(f"run={place}"), "hydra.mode=RUN"), config, reference
+    )
 
 
 def _references(jobs: Sequence[Job], folder: Path) -> list[Job]:
@@ -213,6 +222,18 @@ def _references(jobs: Sequence[Job], folder: Path) -> list[Job]:
                 )
             )
     return out
+
+
+def _check_apart(jobs: Sequence[Job]) -> None:
+    """No two may come to the same: a key given for all can undo what tells them apart."""
+    known: dict[str, Job] = {}
+    for job in jobs:
+        same = known.setdefault(to_yaml(replace(job.config, run=None, title="")), job)
+        require(
+            same is job,
+            f"{same.folder} and {job.folder} would be the same run twice: what they differ in is "
+            "overridden by another key of the command line; leave that out, or one of them",
+        )
 
 
 def _check_folder(job: Job) -> None:
@@ -276,8 +297,8 @@ class Executor:
     def run(self) -> None:
         todo = []
         for job in self.sweep.jobs:
-            longer = lengthens(job.config, job.folder / "config.yaml")
-            if self.finished(job.folder) and not longer:
+            other = of_another_length(job.config, job.folder / "config.yaml")
+            if self.finished(job.folder) and not other:
                 _say(f"{job.folder}: finished already")
             else:
                 todo.append(job)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from envs import Task, atari100k, machado2018, make_vector_env
+from envs.factory import make_core
+from errors import require
 
 
 def play(env, steps, seed=0):
@@ -125,3 +127,31 @@ def test_order_of_calls_is_checked():
         env.send(np.zeros(3, dtype=np.int64))
     with pytest.raises(ValueError, match="reset options"):
         env.reset(options={"reset_mask": None})
+
+
+def test_a_core_that_was_interrupted_as_it_received_is_closed_at_once():
+    """A second signal may come just then; waiting for what has come already would never end."""
+    core = make_core(Task("pong", 1), atari100k(), 2, single=False)
+    core.reset(np.ones(2, bool), np.arange(2))
+    core.send(np.zeros(2, np.int64))
+    whole, received = core._env.ale, []
+
+    class Interrupted:
+        def recv(self):
+            require(not received, "it waits for what has come already")
+            received.append(whole.recv())
+            raise KeyboardInterrupt
+
+    core._env.ale = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        core.recv()
+    core.close()
+
+
+def test_a_core_is_closed_in_the_middle_of_a_step():
+    for received in (False, True):
+        core = make_core(Task("pong", 1), atari100k(), 2, single=False)
+        core.reset(np.ones(2, bool), np.arange(2))
+        core.send(np.zeros(2, np.int64))
+        core._in_flight = not received  # True: interrupted just before it would have received
+        core.close()

@@ -91,7 +91,7 @@ def test_one_page_holds_everything(folder, single, tmp_path, capsys):
     assert (out / "table.md").read_text() in printed
 
 
-def test_single_task_references(folder, single):
+def test_single_task_references(folder, single, tmp_path):
     (without,) = compare(named(folder / "a-s0")).methods
     assert without.figures["intransigence"] is None
     (given,) = compare(named(folder / "a-s0"), named(*single)).methods
@@ -104,6 +104,9 @@ def test_single_task_references(folder, single):
     last = compare(named(folder / "a-s0", *single)).alone["krull"]
     assert ratio == pytest.approx(whole / last)
     assert scaled.alone == dict.fromkeys(GAMES, 1.0)
+    other = make(tmp_path / "freeway-s0", games=("freeway-m1",))
+    notes = compare(named(folder / "a-s0", other), named(*single)).notes
+    assert "freeway-s0 is left out: freeway-m1 is none of the sequence's games" in notes
     twice = compare(named(folder / "a-s0", *single), named(*single))
     assert twice.methods[0].figures == given.figures
 

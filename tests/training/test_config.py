@@ -13,6 +13,7 @@ from errors import UserError
 from tests.envs.published import SEQUENCES
 from training.build import build_agent
 from training.config import CONFIG_DIR, differences, load_config, read_config, to_yaml
+from training.sweep import is_sweep, plan_sweep
 
 GROUPS = sorted(f"{path.parent.name}={path.stem}" for path in CONFIG_DIR.glob("*/*.yaml"))
 
@@ -58,6 +59,8 @@ def test_command_line_wins_over_an_experiment():
         ("sequence.games=pong", ["sequence.games takes a list", "sequence.games=[a]"]),
         ("sequence.games=[pong", ["sequence.games=[pong cannot be read", "close every bracket"]),
         ("seed=-1", ["seed"]),
+        ("sequence.steps_per_task=1e3", ["sequence.steps_per_task", "write 1000"]),
+        ("sequence.steps_per_task=1.5", ["sequence.steps_per_task", "converted to Integer"]),
         ("run=", ["run="]),
         ("run=..", ["run=.."]),
         ("task_labels=some", ["task_labels=some", "oracle, boundaries, none"]),
@@ -222,6 +225,35 @@ def test_a_key_that_no_longer_exists_is_no_difference_where_it_changed_nothing()
     theirs = ours.replace("planner:\n", "planner:\n  margin: 0.0\n")
     assert differences(ours, theirs) == []
     assert "planner.margin" in differences(ours, theirs.replace("margin: 0.0", "margin: 0.1"))[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "20261129_1530",
+        "1e3",
+        "true",
+        "jörg",
+        "a(1)",
+        "tag=1",
+        "o'neil",
+        "~/a#b",
+        "x,y",
+        "a b",
+        "[x]",
+    ],
+)
+def test_names_are_taken_as_they_stand(name, tmp_path):
+    config = load_config([f"run={name}", f"title={name}", f"start_from={name}"])
+    assert (config.run, config.title, config.start_from) == (name, name, name)
+    assert load_config([f'run="{name}"']).run == name  # as Hydra has it
+    assert not is_sweep(["experiment=toy", f"run={name}"])
+    (job,) = plan_sweep(["-m", "experiment=toy", "seed=0", f"run={tmp_path}/{name}"]).jobs
+    assert load_config(job.overrides).run == f"{tmp_path}/{name}/run-s0"
+
+
+def test_no_name_is_none():
+    assert load_config(["run=null"]).run is None
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

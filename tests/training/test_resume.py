@@ -257,6 +257,26 @@ def test_a_run_is_not_shortened_nor_lengthened_where_contexts_are_by_visit(unint
     assert other_settings(longer, tmp_path / "told", ()) == ["sequence.cycles=3 (folder: 2)"]
 
 
+def test_a_length_that_was_not_reached_can_be_taken_back(uninterrupted, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted, folder)
+    kept = (folder / "config.yaml").read_text()
+    for state in (folder / "checkpoints").rglob("state.pt"):
+        state.write_bytes(state.read_bytes()[:-9])
+    process = started(f"run={folder}", "sequence.cycles=30")
+    out = finish(process)
+    assert process.returncode == 2, out
+    assert "state.pt" in out
+    assert (folder / "config.yaml").read_text() == kept  # it does not go on: nothing is settled
+    (folder / "config.yaml").write_text(kept.replace("cycles: 2", "cycles: 30"))  # it went on a bit
+    back = load_config([*SMALL, f"run={folder}", "sequence.cycles=3"])
+    assert other_settings(back, folder, ()) == []
+    RunFolder(back).settle(back)
+    assert read_config(folder / "config.yaml").sequence.cycles == 3
+    short = load_config([*SMALL, f"run={folder}", "sequence.cycles=1"])
+    assert other_settings(short, folder, ()) == ["sequence.cycles=1 (folder: 3)"]
+
+
 def test_same_seed_same_numbers_and_other_seed_others(uninterrupted, tmp_path):
     same, other = tmp_path / "same", tmp_path / "other"
     short = "sequence.cycles=1"

@@ -125,3 +125,4 @@ def test_networks_of_another_program_are_refused_in_one_line(trained, tmp_path):
 def test_a_run_that_is_not_there_is_named(tmp_path, capsys):
     assert train.main([*SMALL, "start_from=nowhere", f"run={tmp_path / 'run'}"]) == 2
     assert "start_from=nowhere: no run there" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

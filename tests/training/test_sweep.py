@@ -152,6 +152,20 @@ def test_a_folder_of_another_configuration_is_refused(tmp_path):
         plan_sweep(words)
 
 
+def test_a_sweep_does_not_move_into_a_run(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "config.yaml").write_text("seed: 0\n")
+    with pytest.raises(UserError, match="x is the folder of a run: choose another"):
+        plan_sweep(["-m", "experiment=toy", "seed=0,1", f"run={tmp_path}/x"])
+
+
+def test_methods_that_come_to_the_same_are_refused(tmp_path):
+    words = ["experiment=ablation", "method=finetune,engram", "seed=0", f"run={tmp_path}/x", *TINY]
+    with pytest.raises(UserError, match=r"finetune-s0 and .*engram-s0 would be the same run twice"):
+        plan_sweep([*words, "agent=reactive"])
+    assert len(plan_sweep([*words, "encoder=conv"]).jobs) == 4
+
+
 # A run that counts to 20 in its folder, saves where it was when told to stop, and goes on.
 COUNTER = """
 import pathlib, signal, sys, time
