@@ -15,7 +15,7 @@ from evaluation.metrics import ContinualMetrics
 from evaluation.page import page, picture, png, read_json, table, write_whole
 from evaluation.runlog import RunLog, read_run_log
 from evaluation.style import short, two_digits
-from evaluation.summary import HEADERS, NOTE, cells, summarise
+from evaluation.summary import HEADERS, cells, note, summarise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +92,7 @@ def _page(folder: Path, log: RunLog, metrics: ContinualMetrics, images: dict[str
         f"<h1>{escape(folder.resolve().name)}</h1>",
         f'<p class="faint">{escape(_line(log, manifest))}</p>',
         table([HEADERS, *(cells(row) for row in summarise(log))]),
-        f'<p class="faint">{escape(NOTE)}</p>',
+        f'<p class="faint">{escape(note(log))}</p>',
         "<h2>Continual learning</h2>",
         _metrics(metrics),
     ]

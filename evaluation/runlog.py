@@ -28,6 +28,7 @@ class Evaluation(NamedTuple):
     game: str
     returns: tuple[float, ...]  # raw, one an episode
     hns: float | None  # human-normalised mean; None where it was not finite
+    capped: int = 0  # episodes cut off at the step cap of evaluations instead of over
 
     @property
     def mean(self) -> float:
@@ -130,7 +131,8 @@ def _add(log: RunLog, line: dict) -> None:
     if kind == "eval":
         returns = tuple(np.nan if r is None else float(r) for r in line["returns"])
         hns = None if line["hns"] is None else float(line["hns"])
-        record = Evaluation(step, int(line["task"]), str(line["game"]), returns, hns)
+        capped = int(line.get("capped", 0))
+        record = Evaluation(step, int(line["task"]), str(line["game"]), returns, hns, capped)
         before = log.evaluations.setdefault(record.game, [])
         if before and step < before[-1].step:
             raise ValueError(f"an evaluation at {step} after one at {before[-1].step}")

@@ -63,11 +63,23 @@ def cells(row: SummaryRow) -> tuple[str, ...]:
     return (row.game, *map(_raw, raws), two_digits(row.hns), signed)
 
 
+def note(log: RunLog) -> str:
+    """What the table's numbers are; whose last episodes were cut off, whose returns are then not
+    those of whole games."""
+    cut = [
+        f"{game} {es[-1].capped} of {len(es[-1].returns)}"
+        for game, es in log.evaluations.items()
+        if es and es[-1].capped
+    ]
+    end = f" Episodes cut off at eval.max_steps at the end: {', '.join(cut)}." if cut else ""
+    return NOTE + end
+
+
 def summary_table(log: RunLog) -> Table:
     """The table for a terminal."""
     from rich.table import Table
 
-    table = Table(caption=NOTE, caption_justify="left", header_style="bold")
+    table = Table(caption=note(log), caption_justify="left", header_style="bold")
     for k, header in enumerate(HEADERS):
         table.add_column(header, justify="left" if k == 0 else "right", no_wrap=True)
     for row in summarise(log):
@@ -86,7 +98,7 @@ def summary_text(log: RunLog) -> str:
             c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(line, widths))
         )
         out.append("  ".join([first, *rest]).rstrip())
-    return "\n".join([*out, NOTE])
+    return "\n".join([*out, note(log)])
 
 
 def print_summary(run_folder: Path | str) -> None:

@@ -106,6 +106,28 @@ def test_a_run_that_is_not_there_is_no_wish_for_a_new_one(tmp_path, monkeypatch,
     assert configured(["run=mien", "sequence=three"]).run == "mien"
 
 
+def test_episodes_that_were_cut_off_are_said(tmp_path, capsys):
+    """Their returns are not those of whole games."""
+    _, lines = run(tmp_path, "sequence.games=[catch,pong]", "eval.max_steps=30")
+    capped = {x["game"]: x.get("capped", 0) for x in lines if x["kind"] == "eval"}
+    assert capped == {"catch": 0, "pong": 1}
+    said = "Episodes cut off at eval.max_steps at the end: pong 1 of 1."
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in (tmp_path / "run" / "report" / "report.html").read_text()
+
+
+def test_losses_with_and_without_the_model_are_two_curves(tmp_path):
+    _, lines = run(tmp_path, "sequence.games=[catch]", "world_model=latent", "log_every=4")
+    both = [x for x in lines if "loss/total_with_model" in x]
+    assert len(both) > 3
+    # Where the last update was one of those with the model, total is of the one before.
+    rest = [x["loss/total"] - x["loss/td"] - x["loss/spike_rate"] for x in both]
+    assert sum(abs(x) < 1e-4 for x in rest) > len(both) / 2
+    _, lines = run(tmp_path / "every", "sequence.games=[catch]", "world_model=latent",
+                   "world_model.every=1", "log_every=4")  # fmt: skip
+    assert not any("loss/total_with_model" in x for x in lines)
+
+
 def test_a_run_too_short_to_learn_says_so(tmp_path, capsys):
     _, lines = run(tmp_path, "sequence.games=[catch]", "agent.learn_start=80")
     assert "note: nothing is learned before agent.learn_start=80" in capsys.readouterr().out

@@ -240,7 +240,8 @@ class Runner:
         for game, result in results.items():
             returns = [float(r) for r in result.returns]
             hns = float(np.mean([self.normalise(game, r) for r in returns]))
-            self.telemetry.eval(p.step, visit, game, returns, hns)
+            capped = int(result.capped.sum())
+            self.telemetry.eval(p.step, visit, game, returns, hns, capped)
             self.display.eval(game, float(np.mean(returns)), hns)
         p.evaluated_at = p.step
         metrics = self._metrics()

@@ -94,9 +94,20 @@ class Telemetry:
         self._write(step, "episode", task=task, game=game, **{"return": score, "length": length})
         self._scalar(f"episode/return/{game}", score, step)
 
-    def eval(self, step: int, task: int, game: str, returns: Sequence[float], hns: float) -> None:
-        """An evaluation of `game`; task is the index of the visit being trained."""
+    def eval(
+        self,
+        step: int,
+        task: int,
+        game: str,
+        returns: Sequence[float],
+        hns: float,
+        capped: int = 0,
+    ) -> None:
+        """An evaluation of `game`; task is the index of the visit being trained; capped: episodes
+        that were cut off instead of over."""
         fields = {"task": task, "game": game, "returns": [float(r) for r in returns], "hns": hns}
+        if capped:
+            fields["capped"] = capped
         line = self._write(step, "eval", **fields)
         self._note(line)
         for key, value in (("return", _mean(line["returns"])), ("hns", line["hns"])):
