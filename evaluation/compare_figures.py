@@ -63,6 +63,9 @@ def curves(result: Comparison) -> Figure:
             )  # fmt: skip
         axes.axhline(0, color=FAINT, linewidth=0.8, zorder=1)
         axes.margins(y=0.09)
+        low, high = axes.get_ylim()
+        if high - low < 0.02:  # flat: rounding would fill the panel
+            axes.set_ylim((low + high) / 2 - 0.05, (low + high) / 2 + 0.05)
         dress(axes, name)
         step_axis(axes, last)
     panels[-1].set_xlabel("agent steps (shaded: the game is being trained)", fontsize=10)
