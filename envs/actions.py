@@ -8,6 +8,7 @@ minimal actions as outputs. Emulators are always sent indices into the 18.
 from dataclasses import dataclass
 
 import numpy as np
+from ale_py import Action
 
 from envs.protocols import ProtocolConfig
 from envs.roms import rom_facts
@@ -31,6 +32,11 @@ class ActionSet:
     @property
     def num_actions(self) -> int:
         return len(self.to_full)
+
+    @property
+    def names(self) -> list[str]:
+        """[A] what the outputs are called: NOOP, FIRE, UP, ..."""
+        return [Action(int(a)).name for a in self.to_full]
 
     def translate(self, actions: np.ndarray) -> np.ndarray:
         """Outputs [N] -> full-set indices int64 [N]; raises ValueError for a forbidden output."""

@@ -25,6 +25,7 @@ import numpy as np
 from agents.episodic.figure import Recall, draw_recall
 from agents.episodic.remember import RememberingAgent
 from agents.episodic.trails import n_step_return
+from envs import make_action_set
 from errors import require
 from evaluation import lockstep
 from evaluation.page import STYLE, write_whole
@@ -43,6 +44,7 @@ class Played:
     ended: np.ndarray  # bool [L]: returns end there: the game was over or, in training, a life
     score: float  # raw return
     capped: bool
+    actions: list[str]  # names of the agent's outputs
 
 
 def play(agent: RememberingAgent, index: int, **settings: Any) -> list[Played]:
@@ -55,6 +57,8 @@ def play(agent: RememberingAgent, index: int, **settings: Any) -> list[Played]:
         return agent.eval_policy(obs, index)
 
     result, courses = lockstep.play(**settings, choose=choose, record=True)
+    task, full = settings["task"], settings.get("full_actions")
+    names = make_action_set(task.rom, settings["protocol"], full).names
     played = []
     for i, course in enumerate(courses):
         recalls: list[Recall] = []
@@ -63,8 +67,8 @@ def play(agent: RememberingAgent, index: int, **settings: Any) -> list[Played]:
             recalls += agent.recalls(obs, agent.label(obs, index), actions=action)
         rewards = agent.reward(np.array([m.reward for m in course], np.float32))
         ended = np.array([m.ended for m in course], bool)
-        name, score, capped = settings["task"].name, result.returns[i], result.capped[i]
-        played.append(Played(name, recalls, rewards, ended, float(score), bool(capped)))
+        score, capped = float(result.returns[i]), bool(result.capped[i])
+        played.append(Played(task.name, recalls, rewards, ended, score, capped, names))
     return played
 
 
@@ -110,7 +114,8 @@ def page(episodes: list[Played], names: list[str], agent: RememberingAgent, mome
         for start in range(0, len(shown), ROWS):
             rows = shown[start : start + ROWS]
             parts.append(f"<p class=faint>Steps {', '.join(map(str, rows))}</p>")
-            parts.append(_image(draw_recall([episode.recalls[i] for i in rows], names)))
+            recalls = [episode.recalls[i] for i in rows]
+            parts.append(_image(draw_recall(recalls, names, actions=episode.actions)))
     sizes = ", ".join(f"{names[t]} {len(agent.memory.slots_of(t)):,}" for t in range(len(names)))
     return (
         f"<!doctype html><meta charset=utf-8><title>What it remembered</title><style>{STYLE}"

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from agents.planners import Tree
+from envs import make_action_set
+from evaluation.lockstep import play_settings
 from evaluation.report import planning_rows
 from evaluation.style import PALETTE, dress, new_figure, short
 
@@ -69,7 +71,10 @@ def write_figures(
     for variant in shown:
         for game, course in courses.items():
             index = run.sequence.games.index(game)
-            figures[f"thought_{game}"] = draw_thoughts(contest, variant, game, index, course)
+            known = play_settings(run, game)
+            rom, protocol = known["task"].rom, known["protocol"]
+            names = make_action_set(rom, protocol, known["full_actions"]).names
+            figures[f"thought_{game}"] = draw_thoughts(contest, variant, game, index, course, names)
     drawn = [
         p for kind in ("planning", "model_errors", "thought_*") for p in folder.glob(f"{kind}.png")
     ]
@@ -130,7 +135,9 @@ def draw_errors(report: Mapping):
     return figure
 
 
-def draw_thoughts(contest: Any, variant: Any, game: str, index: int, course: Sequence):
+def draw_thoughts(
+    contest: Any, variant: Any, game: str, index: int, course: Sequence, names: Sequence[str]
+):
     """Some moments with the tree that was searched there, values at the nodes; with an episodic
     memory, below, the stored moments that the way that looks best reminds it of."""
     moments = [m for episode in course for m in episode]
@@ -145,8 +152,8 @@ def draw_thoughts(contest: Any, variant: Any, game: str, index: int, course: Seq
         left.imshow(obs[-1], cmap="gray", vmin=0, vmax=255)
         left.set_axis_off()
         own = int(q[0].masked_fill(~contest.agent.masks[label], -np.inf).argmax())
-        left.set_title(f"reacts {own}, plans {int(found.action[0])}", fontsize=9)
-        best = draw_tree(right, found.tree)
+        left.set_title(f"reacts {names[own]}, plans {names[int(found.action[0])]}", fontsize=8)
+        best = draw_tree(right, found.tree, names)
         if hasattr(contest.agent, "reminded"):
             frames = contest.agent.reminded(found.tree.latent[0, best[:REMINDED]], label)
             bottom, top = right.get_ylim()
@@ -164,7 +171,7 @@ def draw_thoughts(contest: Any, variant: Any, game: str, index: int, course: Seq
     return figure
 
 
-def draw_tree(axes: Any, tree: Tree, row: int = 0) -> list[int]:
+def draw_tree(axes: Any, tree: Tree, names: Sequence[str], row: int = 0) -> list[int]:
     """The best children of each node, from left to right; thick: the way that looks best, whose
     nodes are returned."""
     parent, q = tree.parent[row].numpy(), tree.q[row].numpy()
@@ -200,7 +207,7 @@ def draw_tree(axes: Any, tree: Tree, row: int = 0) -> list[int]:
             on = node in best
             axes.plot([x0, x], [y0, y], color=PALETTE[2] if on else "#bbbbbb",
                       linewidth=2.2 if on else 0.9, zorder=1)  # fmt: skip
-            text = f"{action[node]}: {q[node]:.2f}"
+            text = f"{names[action[node]]}: {q[node]:.2f}"
             if abs(reward[node]) > 0.05:
                 text += f" ({reward[node]:+.1f})"
             axes.text(x, y, text, fontsize=7, ha="center", va="center", zorder=2,

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ale_py
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -70,13 +69,12 @@ def play(agent: Agent, index: int, **settings: Any) -> list[Film]:
     films = []
     for course, taken in zip(courses, shots.values()):
         outputs = [moment.action for moment in course]
-        sent = actions.translate(np.array(outputs))
         films.append(
             Film(
                 [screen for screen, _, _ in taken],
                 [moment.obs[-1] for moment in course],
                 np.array([q[a] for (_, q, _), a in zip(taken, outputs)]),
-                [ale_py.Action(int(a)).name for a in sent],
+                [actions.names[a] for a in outputs],
                 np.array([moment.reward for moment in course]),
                 np.array([active for _, _, active in taken]),
             )

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from ale_py import Action
 
 from agents.agent import Agent
 from agents.continual import ContinualConfig
@@ -40,8 +39,7 @@ def shared_outputs(config: RunConfig) -> bool:
 def actions(config: RunConfig) -> list[str]:
     """Names of the actions that the agent's network has a value for, in its order."""
     task = config.sequence.tasks()[0]
-    known = make_action_set(task.rom, config.protocol, shared_outputs(config))
-    return [Action(int(a)).name for a in known.to_full]
+    return make_action_set(task.rom, config.protocol, shared_outputs(config)).names
 
 
 def make_training_env(config: RunConfig, task: Task, visit: int) -> Any:

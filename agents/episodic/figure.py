@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,14 +25,20 @@ class Recall(NamedTuple):
     distances: np.ndarray  # [k] squared
 
 
-def draw_recall(recalls: list[Recall], names: list[str], columns: int = 5) -> Any:
-    """A matplotlib figure, one row a recall. `names`: of the tasks, for the captions."""
+def draw_recall(
+    recalls: list[Recall],
+    names: list[str],
+    columns: int = 5,
+    actions: Sequence[str] | None = None,
+) -> Any:
+    """A matplotlib figure, one row a recall. `names`: of the tasks, for the captions; `actions`: of
+    the actions, None for their numbers."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.9 * (columns + 1), 2.5 * len(recalls)), layout="constrained")
     axes = figure.subplots(len(recalls), columns + 1, squeeze=False)
     for row, recall in zip(axes, recalls):
-        _show(row[0], recall.frame, now_caption(recall))
+        _show(row[0], recall.frame, now_caption(recall, actions))
         for i, axis in enumerate(row[1:]):
             if i < len(recall.frames):
                 _show(axis, recall.frames[i], caption(recall, i, names))
@@ -40,9 +47,10 @@ def draw_recall(recalls: list[Recall], names: list[str], columns: int = 5) -> An
     return figure
 
 
-def now_caption(recall: Recall) -> str:
+def now_caption(recall: Recall, actions: Sequence[str] | None = None) -> str:
+    taken = actions[recall.action] if actions else f"action {recall.action}"
     return (
-        f"now, action {recall.action}: q {recall.q:.2f}\nlearned {recall.slow:.2f}, "
+        f"now, {taken}: q {recall.q:.2f}\nlearned {recall.slow:.2f}, "
         f"remembered {recall.fast:.2f}\nconfidence {recall.confidence:.2f}"
     )
 
