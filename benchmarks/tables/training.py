@@ -55,8 +55,8 @@ def atari100k(all_variants: bool = False) -> str:
         "episodic_first": "`episodic`, with self-prediction, first half",
         "augmented": "`augmented`",
         "augmented_first": "`augmented`, with self-prediction, first half",
-        "drq": "`drq`, epsilon falls from the first step on",
-        "drq_held": "`drq`",
+        "drq": "`drq`",
+        "drq_held": "`drq`, epsilon held until it learns",
         "drq_calibrated": "`drq`, our initialisation",
     }
     if all_variants:
