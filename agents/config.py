@@ -97,7 +97,8 @@ class AgentConfig:
     shift: int = 0  # pixels; random-shift augmentation (replicate padding and crop); 0 = off
 
     # -- spikes -------------------------------------------------------------------------------
-    spike_rate_weight: float = 1.0  # weight of the penalty on (rate - target)^2, a sum over layers
+    # Weight of the penalty on (rate / target - 1)^2, a sum over layers (agents/losses.py).
+    spike_rate_weight: float = 1.0
 
     def __post_init__(self) -> None:
         at_least_one = (
