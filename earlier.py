@@ -9,7 +9,7 @@ from typing import Any
 
 # Dotted keys that earlier versions wrote, with the value that changed nothing.
 RETIRED = {"planner.margin": 0.0}
-# Dotted keys that earlier versions did not know, with the value that they all went by.
+# Keys of the top level that earlier versions did not know, with the value that they all went by.
 ADDED = {"start_from": None}
 
 
@@ -23,10 +23,4 @@ def in_todays_words(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(within, dict) and within.get(name, ...) == without_effect:
             kept = {k: v for k, v in within.items() if k != name}
             out = out | {group: kept} if group else kept
-    for key, value in ADDED.items():
-        group, _, name = key.rpartition(".")
-        if not group:
-            out.setdefault(name, value)
-        elif isinstance(out.get(group), dict):
-            out[group] = {name: value} | out[group]
-    return out
+    return ADDED | out

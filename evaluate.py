@@ -20,11 +20,10 @@ memory was reminded of; `watch` films episodes; `compare` reports on many runs o
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from errors import UserError, require
+from errors import exit_status, require
 
 Options = dict[str, str]
 
@@ -104,21 +103,13 @@ def main(argv: Sequence[str]) -> int:
     if not argv or any(a in ("-h", "--help") for a in argv):
         print(__doc__)
         return 0 if argv else 2
-    try:
-        options = parse(argv)
-        branch = next((b for key, b in BRANCHES.items() if key in options), None)
-        require(branch is not None, f"nothing to compare: give one of {'=, '.join(BRANCHES)}=")
-        branch(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: give the same command again", file=sys.stderr)
-        return 128 + signal.SIGINT
-    return 0
+    return exit_status(lambda: judge(parse(argv)))
+
+
+def judge(options: Options) -> None:
+    branch = next((b for key, b in BRANCHES.items() if key in options), None)
+    require(branch is not None, f"nothing to compare: give one of {'=, '.join(BRANCHES)}=")
+    branch(options)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def train(argv: Sequence[str]) -> int:
     )
     from training.checkpoint import CheckpointStore
     from training.display import make_display
-    from training.loading import networks_of, source_of
+    from training.loading import networks_of
     from training.runner import Interrupted, Runner
     from training.telemetry import Telemetry
     from training.threads import configure_threads, release_freed_memory
@@ -89,10 +89,10 @@ def train(argv: Sequence[str]) -> int:
     sequence = config.sequence.tasks()
     device = choose_device(config.device.name)
     configure_threads(config.device.learner_threads)
-    if config.start_from is not None:
-        begun = CheckpointStore(run_path(config) / "checkpoints", config.checkpoint.keep).latest()
-        if begun is None:
-            source_of(config)  # before anything is made
+    store = CheckpointStore(run_path(config) / "checkpoints", config.checkpoint.keep)
+    networks = None
+    if config.start_from is not None and store.latest() is None:  # before anything is made
+        networks, networks_step = networks_of(config)
     folder = RunFolder(config, argv)
     store = CheckpointStore(folder.path / "checkpoints", config.checkpoint.keep)
     folder.check_goes_on(store.latest())
@@ -110,10 +110,9 @@ def train(argv: Sequence[str]) -> int:
             "steps, which this run does not reach",
             flush=True,
         )
-    networks = None
-    if config.start_from is not None and store.latest() is None:
-        networks, step = networks_of(config)
-        print(f"begins with the networks of {config.start_from} at step {step:,}", flush=True)
+    if networks is not None:
+        at = f"{config.start_from} at step {networks_step:,}"
+        print(f"begins with the networks of {at}", flush=True)
     agent = build_agent(config, device, networks)
     telemetry = Telemetry(
         folder.path,

@@ -349,16 +349,16 @@ class Agent:
             self.network.resample_noise(self.noise)
             learner.target.resample_noise(self.noise)
         last = learner.update(self._to_device(batch, learner.gamma(), unroll))
-        if self.device.type == "cpu" or c.prioritised:  # elsewhere looking means waiting
-            learner.check_finite(last)
         if self.imagination.taught and self.last is not None:  # its losses are not of every update
             scalars = self.last.scalars | last.scalars
             if unroll is not None and self.imagination.config.every > 1:  # nor are sums with them
-                for name in ("total", *(["grad_norm"] * (c.max_grad_norm > 0))):
+                for name in [n for n in ("total", "grad_norm") if n in last.scalars]:
                     scalars[f"{name}_with_model"] = last.scalars[name]
                     scalars[name] = self.last.scalars[name]
             last = last._replace(scalars=scalars)
         self.last = last
+        if self.device.type == "cpu" or c.prioritised:  # elsewhere looking means waiting
+            learner.check_finite(self.last)
         if c.prioritised:
             self.replay.update_priorities(batch.indices, self.last.priority.cpu().numpy())
         self.learned(batch)

@@ -208,8 +208,10 @@ class Learner:
 
     def check_finite(self, outputs: LearnerOutputs) -> None:
         """Raise `UserError` when the loss is no longer a number."""
-        if not torch.isfinite(outputs.scalars["total"]):
-            self._broken(f"loss/total became {outputs.scalars['total'].item()}")
+        for name in ("total", "total_with_model"):
+            loss = outputs.scalars.get(name)
+            if loss is not None and not torch.isfinite(loss):
+                self._broken(f"loss/{name} became {loss.item()}")
 
     def check_weights(self) -> None:
         """Raise `UserError` when the weights are no longer numbers."""

@@ -155,7 +155,7 @@ def compare(
     methods = _against(
         [_method(name, rows, divisors, judged_by[name], notes) for name, rows in groups.items()]
     )
-    _remark(methods, notes, bool(references))
+    _remark(methods, notes)
     return Comparison(
         tuple(divisors),
         scale,
@@ -325,7 +325,7 @@ def _against(methods: Sequence[Method]) -> list[Method]:
     return out
 
 
-def _remark(methods: Sequence[Method], notes: list[str], with_references: bool) -> None:
+def _remark(methods: Sequence[Method], notes: list[str]) -> None:
     """What makes methods less comparable than a table looks."""
     few = [m.name for m in methods if len(m.runs) == 1]
     if len(few) == len(methods):
@@ -353,7 +353,7 @@ def _remark(methods: Sequence[Method], notes: list[str], with_references: bool) 
     if all(m.figures["intransigence"] is None for m in methods):
         notes.append(
             "no intransigence: the runs of each game alone are shorter than a visit"
-            if with_references and any(m.alone for m in methods)
+            if any(m.alone for m in methods)
             else "intransigence and forward transfer need runs of each game alone: "
             "single=runs/c,runs/d"
         )

@@ -17,7 +17,6 @@ knows how to load a run.
 from __future__ import annotations
 
 import math
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from errors import UserError, require
+from errors import UserError, exit_status, require
 
 if TYPE_CHECKING:
     from neuromorphic.quantise import QuantConfig
@@ -39,19 +38,11 @@ def main(argv: Sequence[str]) -> int:
     if not argv or any(a in ("-h", "--help") for a in argv):
         print(__doc__)
         return 0 if argv else 2
-    try:
-        command, options = parse(argv)
-        {"compile": compile_run, "export": export_run}[command](options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: give the same command again", file=sys.stderr)
-        return 128 + signal.SIGINT
-    return 0
+    return exit_status(lambda: work(*parse(argv)))
+
+
+def work(command: str, options: dict[str, str]) -> None:
+    {"compile": compile_run, "export": export_run}[command](options)
 
 
 def parse(argv: Sequence[str]) -> tuple[str, dict[str, str]]:

@@ -232,30 +232,22 @@ class RunConfig:
             f"at once: agent.num_envs={self.agent.num_envs} must be at least 2 (better 4)",
         )
         if pure:
-            self._check_of_memory()
-        for key, none in (("noisy", "false"), ("prioritised", "false"), ("shift", "0")):
-            value = getattr(self.agent, key)
-            require(
-                not (pure and value),
-                f"memory.controller={self.memory.controller} has no agent.{key}={value}: set "
-                f"agent.{key}={none}",
-            )
+            self._check_what_memory_leaves_out()
 
-    def _check_of_memory(self) -> None:
-        """What NEC and MFEC do by their memory's own keys."""
+    def _check_what_memory_leaves_out(self) -> None:
+        """NEC and MFEC have none of these, or by their memory's own keys."""
         usual = AgentConfig()
-        for key, own in (
-            ("gamma_start", "memory.gamma"),
-            ("gamma_end", "memory.gamma"),
-            ("n_step_start", "memory.horizon"),
-            ("n_step_end", "memory.horizon"),
-            ("weight_decay", None),
+        own = {"gamma": "memory.gamma", "n_step": "memory.horizon"}
+        for key in (
+            *("noisy", "prioritised", "shift", "weight_decay"),
+            *("gamma_start", "gamma_end", "n_step_start", "n_step_end"),
         ):
-            value = getattr(self.agent, key)
+            value, none = getattr(self.agent, key), getattr(usual, key)
+            instead = own.get(key.rpartition("_")[0])
             require(
-                value == getattr(usual, key),
-                f"memory.controller={self.memory.controller} does not go by agent.{key}={value}: "
-                f"leave it out{f' and set {own}' if own else ''}",
+                value == none,
+                f"memory.controller={self.memory.controller} has no agent.{key}={value}: set "
+                f"agent.{key}={str(none).lower()}{f', and {instead}' if instead else ''}",
             )
 
     def _check_world_model(self, pure: bool) -> None:

@@ -21,13 +21,7 @@ from envs import TaskSequence
 from errors import UserError, require
 from training.build import actions, build_agent, named_seeds, shared_outputs
 from training.checkpoint import CheckpointStore
-from training.config import (
-    RunConfig,
-    differences,
-    is_one_of,
-    read_config,
-    to_yaml,
-)
+from training.config import RunConfig, differences, is_one_of, read_config, to_yaml
 
 # What a network's weights mean goes by these.
 NETWORK_KEYS = (
@@ -87,8 +81,8 @@ def load_run(
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{path}: its checkpoint does not fit this program ({error}): use the "
-            "version that trained it"
+            f"{path}: its checkpoint does not fit this program ({error}): use the version that "
+            "trained it"
         ) from error
     return LoadedRun(path, reached, config, config.sequence.tasks(), agent)
 

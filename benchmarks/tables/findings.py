@@ -108,6 +108,7 @@ def published() -> str:
         "its ReLU twin": "conv",
         "`augmented`, spiking": "spiking augmented",
         "`drq` with the ReLU encoder": "conv drq",
+        "`drq`, spiking": "spiking drq_held",
     }
     said = []
     for label, column in presets.items():

@@ -74,7 +74,7 @@ def test_export_reads_its_file_again(run, capsys, tmp_path):
         (["compile", "run={spiking}", "core=loihi9"], "core=loihi9 is not known"),
         (["compile", "run={spiking}", "cores=1"], "no key 'cores'"),
         (["compile", "run={spiking}", "core=loihi1", "core=ideal"], "core= is given twice"),
-        (["compile", f"run={'x' * 5000}"], "File name too long"),
+        (["compile", f"run={'x' * 300}"], "File name too long"),
         (["compile", "run={spiking}", "weight_bits=x"], "weight_bits=x is not a number"),
         (["compile", "run={spiking}", "weight_bits=9"], "outside 2..8"),
         (["compile", "run={spiking}", "out=place.txt"], "the picture is a .png"),

@@ -84,9 +84,11 @@ def test_what_a_memory_alone_does_not_go_by_is_refused(agent):
     for word, own in (
         ("agent.gamma_end=0.5", "memory.gamma"),
         ("agent.n_step_start=3", "memory.horizon"),
-        ("agent.weight_decay=0.1", "leave it out"),
+        ("agent.weight_decay=0.1", "set agent.weight_decay=0.0"),
+        ("agent.prioritised=True", "set agent.prioritised=false"),
+        ("agent.shift=4", "set agent.shift=0"),
     ):
-        with pytest.raises(UserError, match=rf"does not go by {word}\b.*{own}"):
+        with pytest.raises(UserError, match=rf"has no {word}\b.*{own}"):
             load_config([f"agent={agent}", word])
 
 
