@@ -170,6 +170,13 @@ def test_nan_loss_is_one_clear_line():
         learner.check_finite(outputs)
 
 
+def test_a_nan_loss_with_the_model_alone_is_found():
+    """It is of other updates than the sum without, which may still be of a sound one."""
+    scalars = {"total": torch.zeros(()), "total_with_model": torch.tensor(float("nan"))}
+    with pytest.raises(UserError, match="loss/total_with_model became nan"):
+        make().check_finite(LearnerOutputs(torch.zeros(0), scalars))
+
+
 @pytest.mark.parametrize("part", ["network", "target"])
 def test_broken_weights_are_never_saved(part):
     """The last loss was of the weights before the update that broke them."""
