@@ -19,8 +19,7 @@ def in_todays_words(config: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = dict(config)
     for key, without_effect in RETIRED.items():
         group, _, name = key.rpartition(".")
-        within = out.get(group) if group else out
+        within = out.get(group)
         if isinstance(within, dict) and within.get(name, ...) == without_effect:
-            kept = {k: v for k, v in within.items() if k != name}
-            out = out | {group: kept} if group else kept
+            out[group] = {k: v for k, v in within.items() if k != name}
     return ADDED | out

@@ -220,7 +220,7 @@ def _other_budgets(
 ) -> list[str]:
     """Games that a method had for more or fewer agent steps than the single-task runs it is judged
     by."""
-    notes = []
+    found: dict[str, list[str]] = {}  # what was found -> methods
     for name, alone in judged_by.items():
         visits = groups[name][0].log.visits
         for game, by_seed in alone.items():
@@ -228,11 +228,12 @@ def _other_budgets(
             lengths = sorted({int(curve.steps[-1]) for curve in by_seed.values()} - {whole})
             if lengths:
                 had = " and ".join(f"{n:,}" for n in lengths)
-                notes.append(
-                    f"{name} had {whole:,} agent steps of {game}, the runs on it alone {had}: "
-                    "average / alone does not compare equals"
-                )
-    return notes
+                said = f"had {whole:,} agent steps of {game}, the runs on it alone {had}"
+                found.setdefault(said, []).append(name)
+    return [
+        f"{', '.join(names)} {said}: average / alone does not compare equals"
+        for said, names in found.items()
+    ]
 
 
 def _last_scores(alone: Alone) -> dict[str, float]:

@@ -25,7 +25,6 @@ import numpy as np
 from agents.episodic.figure import Recall, draw_recall
 from agents.episodic.remember import RememberingAgent
 from agents.episodic.trails import n_step_return
-from envs import make_action_set
 from errors import require
 from evaluation import lockstep
 from evaluation.page import STYLE, write_whole
@@ -57,8 +56,7 @@ def play(agent: RememberingAgent, index: int, **settings: Any) -> list[Played]:
         return agent.eval_policy(obs, index)
 
     result, courses = lockstep.play(**settings, choose=choose, record=True)
-    task, full = settings["task"], settings.get("full_actions")
-    names = make_action_set(task.rom, settings["protocol"], full).names
+    task, names = settings["task"], lockstep.action_names(settings)
     played = []
     for i, course in enumerate(courses):
         recalls: list[Recall] = []

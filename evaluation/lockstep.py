@@ -101,6 +101,12 @@ def play_settings(run: Any, game: str) -> dict[str, Any]:
     }
 
 
+def action_names(settings: Mapping[str, Any]) -> list[str]:
+    """What the agent's outputs are called in the game that is played with these `play_settings`."""
+    rom, full = settings["task"].rom, settings.get("full_actions")
+    return make_action_set(rom, settings["protocol"], full).names
+
+
 def asked(
     run: Any, options: Mapping[str, str], word: str, numbers: Mapping[str, int]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:

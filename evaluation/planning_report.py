@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from agents.planners import Tree
-from envs import make_action_set
-from evaluation.lockstep import play_settings
+from evaluation.lockstep import action_names, play_settings
 from evaluation.report import planning_rows
 from evaluation.style import PALETTE, dress, new_figure, short
 
@@ -71,9 +70,7 @@ def write_figures(
     for variant in shown:
         for game, course in courses.items():
             index = run.sequence.games.index(game)
-            known = play_settings(run, game)
-            rom, protocol = known["task"].rom, known["protocol"]
-            names = make_action_set(rom, protocol, known["full_actions"]).names
+            names = action_names(play_settings(run, game))
             figures[f"thought_{game}"] = draw_thoughts(contest, variant, game, index, course, names)
     drawn = [
         p for kind in ("planning", "model_errors", "thought_*") for p in folder.glob(f"{kind}.png")

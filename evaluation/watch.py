@@ -19,7 +19,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from agents.agent import Agent
-from envs import make_action_set
 from envs.roms import CATCH
 from evaluation import lockstep
 from evaluation.page import write_whole
@@ -63,9 +62,9 @@ def play(agent: Agent, index: int, **settings: Any) -> list[Film]:
             shots.setdefault(id(core), []).append((_screen(core, obs[i]), values[i], active))
         return chosen
 
-    task, single = settings["task"], settings["task"].rom != CATCH
+    single = settings["task"].rom != CATCH
     _, courses = lockstep.play(**settings, choose=choose, saved_states=single, record=True)
-    actions = make_action_set(task.rom, settings["protocol"], settings.get("full_actions"))
+    names = lockstep.action_names(settings)
     films = []
     for course, taken in zip(courses, shots.values()):
         outputs = [moment.action for moment in course]
@@ -74,7 +73,7 @@ def play(agent: Agent, index: int, **settings: Any) -> list[Film]:
                 [screen for screen, _, _ in taken],
                 [moment.obs[-1] for moment in course],
                 np.array([q[a] for (_, q, _), a in zip(taken, outputs)]),
-                [actions.names[a] for a in outputs],
+                [names[a] for a in outputs],
                 np.array([moment.reward for moment in course]),
                 np.array([active for _, _, active in taken]),
             )
