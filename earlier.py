@@ -9,8 +9,9 @@ from typing import Any
 
 # Dotted keys that earlier versions wrote, with the value that changed nothing.
 RETIRED = {"planner.margin": 0.0}
-# Keys of the top level that earlier versions did not know, with the value that they all went by.
-ADDED = {"start_from": None}
+# Dotted keys that earlier versions did not know, with the value that they all went by, or one that
+# says nothing about them.
+ADDED = {"start_from": None, "plasticity.until": 120_000}
 
 
 def in_todays_words(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,4 +23,10 @@ def in_todays_words(config: Mapping[str, Any]) -> dict[str, Any]:
         within = out.get(group)
         if isinstance(within, dict) and within.get(name, ...) == without_effect:
             out[group] = {k: v for k, v in within.items() if k != name}
-    return ADDED | out
+    for key, value in ADDED.items():
+        group, _, name = key.rpartition(".")
+        if not group:
+            out.setdefault(name, value)
+        elif isinstance(out.get(group), dict):
+            out[group] = {name: value} | out[group]
+    return out

@@ -4,6 +4,9 @@
     continual_backprop  mature units of the lowest utility, at a fixed rate (Dohare 2024)
     shrink_perturb      all weights move towards fresh ones when a task begins (Ash & Adams 2020, in
                         the convex form of BBF, Schwarzer 2023)
+    reset               every `every` updates the head starts anew and the encoder moves towards
+                        fresh weights (Nikishin 2022; BBF), for more updates a step than a network
+                        can take without
 
 A unit starts anew with the incoming weights that a unit of its layer, drawn at random, had at the
 beginning of the run, outgoing weights of zero, and no memory in the optimiser. What the network
@@ -29,7 +32,7 @@ from errors import require
 if TYPE_CHECKING:
     from agents.agent import Agent
 
-KINDS = ("none", "redo", "continual_backprop", "shrink_perturb")
+KINDS = ("none", "redo", "continual_backprop", "shrink_perturb", "reset")
 RANK_SHARE = 0.99  # effective rank: directions that hold this share (Kumar 2021, delta = .01)
 
 
@@ -38,7 +41,11 @@ class PlasticityConfig:
     """Group `plasticity`."""
 
     kind: str = "none"
-    every: int = 1_000  # redo: optimiser updates between two looks (Sokar 2023: 1,000)
+    # Optimiser updates between two looks (redo; Sokar 2023: 1,000) or resets (configs/: 40,000).
+    every: int = 1_000
+    # reset: updates of the run after which there is none (BBF: 100,000); ours so that the last of
+    # three leaves two fifths of 200,000
+    until: int = 120_000
     # Share of the layer's mean activity at or below which a unit is dormant (Sokar 2023: .025);
     # also that of the measure plasticity/dormant_share, whatever the kind.
     tau: float = 0.025
@@ -46,14 +53,17 @@ class PlasticityConfig:
     maturity: int = 10_000  # updates before a unit may be replaced (Dohare 2024)
     decay: float = 0.99  # of the running utility, a measurement (Dohare 2024)
     look: int = 20  # updates between two measurements of utility; ours, for time (Dohare 2024: 1)
-    shrink: float = 0.8  # shrink_perturb: share of the old weights kept; the rest is fresh
+    # Share of the old weights kept, the rest is fresh: of all (shrink_perturb), of the encoder's
+    # (reset; configs/: 0.5).
+    shrink: float = 0.8
     samples: int = 64  # observations that activity is measured on
 
     def __post_init__(self) -> None:
         require(self.kind in KINDS, f"plasticity.kind={self.kind} is not one of {', '.join(KINDS)}")
         for key in ("every", "look", "samples"):
             require(getattr(self, key) >= 1, f"plasticity.{key} must be at least 1")
-        require(self.maturity >= 0, "plasticity.maturity must not be negative")
+        for key in ("maturity", "until"):
+            require(getattr(self, key) >= 0, f"plasticity.{key} must not be negative")
         for key in ("tau", "rate", "shrink"):
             value = getattr(self, key)
             require(0 <= value <= 1, f"plasticity.{key}={value} must lie between 0 and 1")
@@ -102,6 +112,8 @@ class Plasticity:
             self._recycle_dormant()
         elif c.kind == "continual_backprop" and updates % c.look == 0:
             self._replace_useless()
+        elif c.kind == "reset" and updates % c.every == 0 and updates <= c.until:
+            self._reset()
 
     def _recycle_dormant(self) -> None:
         means = activity(self.agent.network, self._observations(self.rng)).units
@@ -162,6 +174,25 @@ class Plasticity:
         for network in (self.agent.network, self.agent.learner.target):
             for p, new in zip(network.parameters(), fresh.parameters()):
                 p.lerp_(new, 1 - self.config.shrink)
+        self._moved()
+
+    @torch.no_grad()
+    def _reset(self) -> None:
+        """encoder <- shrink encoder + (1 - shrink) fresh, head <- fresh, in the online and the
+        target network; the optimiser forgets both, and the schedules of n, gamma and the target
+        network begin anew. A world model stays as it is."""
+        learner = self.agent.learner
+        self._about_to_move()
+        fresh = self.fresh(int(self.rng.integers(2**31))).to(self.agent.device)
+        for network in (self.agent.network, learner.target):
+            for p, new in zip(network.encoder.parameters(), fresh.encoder.parameters()):
+                p.lerp_(new, 1 - self.config.shrink)
+            for p, new in zip(network.head.parameters(), fresh.head.parameters()):
+                p.copy_(new)
+        for state in learner.optimiser.state.values():
+            for value in state.values():
+                value.zero_()  # in place: a CUDA graph writes to these very tensors
+        learner.anneal_from = learner.updates
         self._moved()
 
     def _about_to_move(self) -> None:

@@ -222,9 +222,9 @@ class RunConfig:
             "plasticity=none, or memory.controller=mix",
         )
         require(
-            self.plasticity.kind != "shrink_perturb" or not self.consolidation,
-            "plasticity=shrink_perturb moves all weights away from where consolidation has just "
-            "anchored them: set consolidation=[] or another plasticity",
+            self.plasticity.kind not in ("shrink_perturb", "reset") or not self.consolidation,
+            f"plasticity={self.plasticity.kind} moves all weights away from where consolidation "
+            "has just anchored them: set consolidation=[] or another plasticity",
         )
         require(
             self.task_labels != "none" or self.agent.num_envs >= 2,

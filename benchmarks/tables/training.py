@@ -52,6 +52,8 @@ def atari100k(all_variants: bool = False) -> str:
         "advantage": "with the world model, in every update",
         "self_prediction": "with self-prediction, in every update",
         "self_prediction_first": "with self-prediction, first half",
+        "reset": "with resets, two updates a step",
+        "reset_first": "with resets, two updates a step, self-prediction, first half",
         "episodic_first": "`episodic`, with self-prediction, first half",
         "augmented": "`augmented`",
         "augmented_first": "`augmented`, with self-prediction, first half",

@@ -1,5 +1,7 @@
 """Plasticity: dead units are found and start anew, useless ones are replaced, and the measures."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -163,6 +165,39 @@ def test_shrink_perturb_moves_all_weights_when_a_game_begins():
         torch.testing.assert_close(p.detach(), 0.75 * old + 0.25 * new.detach())
 
 
+def test_reset_renews_the_head_and_half_of_the_encoder_at_its_times():
+    agent = make("plasticity=reset", "plasticity.every=2", "plasticity.until=2")
+    seed = int(copy.deepcopy(agent.plasticity.rng).integers(2**31))
+    fresh, learner = agent.plasticity.fresh(seed), agent.learner
+    networks = (agent.network, learner.target)
+    seen = []
+
+    def as_it_was():  # after the update's step and before what plasticity does
+        seen.append([[p.detach().clone() for p in n.encoder.parameters()] for n in networks])
+        after()
+
+    after, agent.plasticity.after_update = agent.plasticity.after_update, as_it_was
+    agent._update()
+    assert learner.updates == 2
+    for network, old in zip(networks, seen[0]):
+        for p, was, new in zip(network.encoder.parameters(), old, fresh.encoder.parameters()):
+            torch.testing.assert_close(p.detach(), 0.5 * was + 0.5 * new.detach())
+        for p, new in zip(network.head.parameters(), fresh.head.parameters()):
+            assert torch.equal(p, new)
+    assert learner.optimiser.state
+    for state in learner.optimiser.state.values():
+        assert all((value == 0).all() for value in state.values())
+    assert learner.annealed() == 0
+    assert learner.n_step() == agent.config.n_step_start
+    head = [p.detach().clone() for p in agent.network.head.parameters()]
+    for _ in range(2):
+        agent._update()
+    assert learner.updates == 4  # beyond `until`
+    for p, was in zip(agent.network.head.parameters(), head):
+        torch.testing.assert_close(p.detach(), was, rtol=0, atol=0.001)
+    assert learner.annealed() == 2
+
+
 def test_measures_leave_no_trace_in_learning():
     one, two = make(), make()
     for agent in (one, two):
@@ -178,7 +213,9 @@ def test_measures_leave_no_trace_in_learning():
     )
 
 
-@pytest.mark.parametrize("override", ["plasticity.tau=2", "plasticity.every=0", "plasticity=rdo"])
+@pytest.mark.parametrize(
+    "override", ["plasticity.tau=2", "plasticity.every=0", "plasticity.until=-1", "plasticity=rdo"]
+)
 def test_bad_values_name_the_key(override):
     with pytest.raises(UserError, match=override.split("=")[0].replace(".", r"[./]")):
         load_config([override])
@@ -200,6 +237,17 @@ def test_on_the_core_perturbed_weights_act_at_once():
     agent.begin_task(1)
     acting = agent.backend.acting(agent.learner.updates)
     assert torch.equal(acting.encoder(obs).latent, agent.judging_network().encoder(obs).latent)
+
+
+def test_on_the_core_a_reset_acts_at_once():
+    agent = make("backend=event_core", "plasticity=reset", "plasticity.every=2")
+    before = agent.backend.acting(agent.learner.updates)
+    obs = torch.from_numpy(agent.plasticity._observations(np.random.default_rng(0)).numpy()[:4])
+    old = before.encoder(obs).latent.clone()
+    agent._update()
+    acting = agent.backend.acting(agent.learner.updates)
+    assert torch.equal(acting.encoder(obs).latent, agent.judging_network().encoder(obs).latent)
+    assert not torch.equal(acting.encoder(obs).latent, old)
 
 
 @pytest.mark.parametrize("layer", ["conv2", "hidden"])

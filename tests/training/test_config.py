@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from agents.agent import Transition
+from earlier import in_todays_words
 from envs import PROTOCOLS
 from errors import UserError
 from tests.envs.published import SEQUENCES
@@ -147,10 +149,14 @@ def test_without_latent_spikes_a_change_is_noticed_on_screen(agent):
     load_config([f"agent={agent}", "task_labels=none"])
 
 
-def test_weights_are_not_anchored_and_moved_away_at_once():
-    with pytest.raises(UserError, match=r"plasticity=shrink_perturb .* set consolidation=\[\]"):
-        load_config(["plasticity=shrink_perturb", "consolidation=[si]"])
-    load_config(["plasticity=shrink_perturb"])
+@pytest.mark.parametrize("kind", ["shrink_perturb", "reset"])
+def test_weights_are_not_anchored_and_moved_away_at_once(kind):
+    with pytest.raises(UserError, match=rf"plasticity={kind} .* set consolidation=\[\]"):
+        load_config([f"plasticity={kind}", "consolidation=[si]"])
+    load_config([f"plasticity={kind}"])
+
+
+def test_one_way_to_stay_plastic_goes_with_consolidation():
     load_config(["plasticity=redo", "consolidation=[si]"])
 
 
@@ -206,6 +212,15 @@ def test_a_newer_key_that_earlier_runs_went_without_is_not_asked_for():
     assert differences(to_yaml(load_config([])), theirs) == []
     (difference,) = differences(to_yaml(load_config(["start_from=x"])), theirs, said=["start_from"])
     assert difference == "start_from='x' (folder: None)"
+
+
+def test_a_newer_key_within_a_group_is_not_asked_for_either():
+    ours = to_yaml(load_config([]))
+    theirs = ours.replace("  until: 120000\n", "")
+    assert theirs != ours
+    assert differences(ours, theirs) == []
+    then, now = (OmegaConf.to_container(OmegaConf.create(text)) for text in (theirs, ours))
+    assert in_todays_words(then) == now
 
 
 def test_a_key_newer_than_the_run_is_asked_for():
