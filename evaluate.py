@@ -6,6 +6,8 @@
         [neurobench=true]
     python evaluate.py run=runs/x explain=true [game=krull] [episodes=1] [moments=24]
         [max_steps=2000] [step=24000]
+    python evaluate.py run=runs/x score=true [episodes=100] [game=krull] [seed=1]
+        [max_steps=27000] [step=24000]
     python evaluate.py run=runs/x watch=true [game=krull] [episodes=1] [max_steps=1000]
         [step=24000]
     python evaluate.py compare=runs/a,runs/b [single=runs/c,runs/d] [baseline=a]
@@ -14,8 +16,9 @@
 
 One key says what is compared: with `run` alone, planning and reacting on the same trained agent;
 `backend` plays it on several backends; `explain` writes a page of what an agent with episodic
-memory was reminded of; `watch` films episodes; `compare` reports on many runs of one sequence,
-`suite` on agents trained on single games: IQM, mean, median and optimality gap over the games.
+memory was reminded of; `score` plays many episodes of each game, `watch` films some; `compare`
+reports on many runs of one sequence, `suite` on agents trained on single games: IQM, mean, median
+and optimality gap over the games.
 """
 
 from __future__ import annotations
@@ -60,6 +63,12 @@ def _watch(options: Options) -> None:
     main(_loaded(options), options)
 
 
+def _score(options: Options) -> None:
+    from evaluation.score import main
+
+    main(_loaded(options), options)
+
+
 def _planning(options: Options) -> None:
     from evaluation.planning import main
 
@@ -83,6 +92,7 @@ BRANCHES: dict[str, Callable[[Options], None]] = {
     "suite": _suite,
     "backend": _backends,
     "explain": _explain,
+    "score": _score,
     "watch": _watch,
     "run": _planning,  # none of the others
 }
