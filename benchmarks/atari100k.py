@@ -37,15 +37,13 @@ GAMES = ("road_runner", "krull", "boxing")
 PUBLISHED = ("DER", "DrQ_eps", "SPR")
 CONSTANT = "agent.target_tau_end=0"
 MODEL = ("world_model=latent",)
-RESET = ("plasticity=reset", "agent.updates_per_step=2")
 ALWAYS = (*MODEL, "world_model.every=1")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "reactive": (),
     "world_model": MODEL,
     "self_prediction": (*ALWAYS, "world_model.advantage=0"),
     "self_prediction_first": ("world_model=self_prediction",),
-    "reset": RESET,
-    "reset_first": ("world_model=self_prediction", *RESET),
+    "reset": ("plasticity=reset", "agent.updates_per_step=2"),
     "episodic_first": ("agent=episodic", "world_model=self_prediction"),
     "advantage": ALWAYS,
     "fine": ("encoder.size=fine",),

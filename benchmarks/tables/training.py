@@ -52,8 +52,6 @@ def atari100k(all_variants: bool = False) -> str:
         "advantage": "with the world model, in every update",
         "self_prediction": "with self-prediction, in every update",
         "self_prediction_first": "with self-prediction, first half",
-        "reset": "with resets, two updates a step",
-        "reset_first": "with resets, two updates a step, self-prediction, first half",
         "episodic_first": "`episodic`, with self-prediction, first half",
         "augmented": "`augmented`",
         "augmented_first": "`augmented`, with self-prediction, first half",
@@ -63,6 +61,7 @@ def atari100k(all_variants: bool = False) -> str:
     }
     if all_variants:
         labels |= {
+            "reset": "two updates a step, with resets",
             "fine": "with the encoder size `fine`",
             "nature": "with the encoder size `nature`",
             "judged_as_is": "`augmented`, judged by the network that learns",
