@@ -9,8 +9,8 @@ from typing import Any
 
 # Dotted keys that earlier versions wrote, with the value that changed nothing.
 RETIRED = {"planner.margin": 0.0}
-# Dotted keys that earlier versions did not know, with the value that they all went by, or one that
-# says nothing about them.
+# Dotted keys that earlier versions did not know, with the value that they all went by, or the
+# usual one where it is of something that they had not.
 ADDED = {"start_from": None, "plasticity.until": 120_000}
 
 

@@ -102,7 +102,7 @@ class Plasticity:
     def begin_task(self) -> None:
         self.tasks += 1
         if self.config.kind == "shrink_perturb" and self.tasks > 1:
-            self._shrink_and_perturb()
+            self._towards_fresh(encoder=self.config.shrink, head=self.config.shrink)
         for mine, p in zip(self.begun, self.agent.network.parameters()):
             mine.copy_(p.detach())
 
@@ -166,33 +166,27 @@ class Plasticity:
         self.reset_units += len(which)
         self._moved()
 
-    @torch.no_grad()
-    def _shrink_and_perturb(self) -> None:
-        """w <- shrink w + (1 - shrink) fresh, in the online and the target network."""
-        self._about_to_move()
-        fresh = self.fresh(int(self.rng.integers(2**31))).to(self.agent.device)
-        for network in (self.agent.network, self.agent.learner.target):
-            for p, new in zip(network.parameters(), fresh.parameters()):
-                p.lerp_(new, 1 - self.config.shrink)
-        self._moved()
-
-    @torch.no_grad()
     def _reset(self) -> None:
-        """encoder <- shrink encoder + (1 - shrink) fresh, head <- fresh, in the online and the
-        target network; the optimiser forgets both, and the schedules of n, gamma and the target
-        network begin anew. A world model stays as it is."""
+        """The head starts anew and the encoder by its share; the optimiser forgets both, and the
+        schedules of n, gamma and the target network begin anew. A world model stays as it is."""
         learner = self.agent.learner
-        self._about_to_move()
-        fresh = self.fresh(int(self.rng.integers(2**31))).to(self.agent.device)
-        for network in (self.agent.network, learner.target):
-            for p, new in zip(network.encoder.parameters(), fresh.encoder.parameters()):
-                p.lerp_(new, 1 - self.config.shrink)
-            for p, new in zip(network.head.parameters(), fresh.head.parameters()):
-                p.copy_(new)
+        self._towards_fresh(encoder=self.config.shrink, head=0.0)
         for state in learner.optimiser.state.values():
             for value in state.values():
                 value.zero_()  # in place: a CUDA graph writes to these very tensors
         learner.anneal_from = learner.updates
+
+    @torch.no_grad()
+    def _towards_fresh(self, encoder: float, head: float) -> None:
+        """w <- kept w + (1 - kept) fresh, `encoder` and `head` the shares kept, in the online and
+        the target network."""
+        self._about_to_move()
+        fresh = self.fresh(int(self.rng.integers(2**31))).to(self.agent.device)
+        for network in (self.agent.network, self.agent.learner.target):
+            for part, kept in (("encoder", encoder), ("head", head)):
+                olds, news = (getattr(n, part).parameters() for n in (network, fresh))
+                for p, new in zip(olds, news):
+                    p.lerp_(new, 1 - kept)
         self._moved()
 
     def _about_to_move(self) -> None:

@@ -29,10 +29,10 @@ HEAD = ("game", "episodes", "mean", "median", "lowest", "highest", "random", "hu
 
 def main(run: Any, options: Mapping[str, str]) -> dict:
     """Play, print the table and write it as data."""
-    own = run.evaluator_settings()
-    cap = min(own["max_steps"] or run.config.protocol.max_steps, run.config.protocol.max_steps)
-    usual = {"episodes": EPISODES, "seed": own["seed"], "max_steps": cap}
+    own, most = run.evaluator_settings(), run.config.protocol.max_steps
+    usual = {"episodes": EPISODES, "seed": own["seed"], "max_steps": own["max_steps"] or most}
     games, given = lockstep.asked(run, options, "score", usual)
+    given["max_steps"] = min(given["max_steps"], most)
     evaluator = Evaluator(**(own | given))
     try:
         results = evaluator.evaluate_all(
