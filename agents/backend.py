@@ -154,6 +154,7 @@ class EventBackend:
             self.compiled.load_state_dict(self.source.encoder.state_dict())
             self.compiled_at = updates
             self.encoder.load(recompile(self.encoder.core.program, self.compiled))
+            self._remembers = None  # weights may have moved without an update
         return self.network
 
     def judging(self, updates: int) -> QNetwork:

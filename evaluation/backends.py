@@ -324,13 +324,15 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
         wanted == "false" or "event_core" in backends,
         "neurobench=true judges the core's network: name event_core in backend=",
     )
+    if wanted == "true":  # before all episodes are played
+        from evaluation.neurobench_metrics import neurobench_metrics, require_library
+
+        require_library()
     config = backend_config(run.config.backend, options)
     episodes = _whole(options, "episodes", 20)
     report = compare_backends(run, backends, games, episodes, config)
     contest = report.pop("contest")
-    if options.get("neurobench", "false") == "true":
-        from evaluation.neurobench_metrics import neurobench_metrics
-
+    if wanted == "true":
         program = contest.event.encoder.core.program
         for game, numbers in report["games"].items():
             logged = np.stack(contest.notes["event_core", game].logged)

@@ -91,22 +91,28 @@ class Stored(nn.Module):
                 self.register_buffer(f"{name}_{number}", torch.from_numpy(array.copy()))
 
 
+def require_library() -> None:
+    """Raise `UserError` unless neurobench can be imported: it is an extra."""
+    try:
+        import neurobench.benchmarks  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"neurobench=true needs the library neurobench ({error}): pip install -e '.[bench]'"
+        ) from None
+
+
 def neurobench_metrics(program: CoreProgram, observations: np.ndarray) -> dict:
     """Metrics a decision on logged observations uint8 [N, 4, 84, 84].
 
     Raises:
         UserError: neurobench is not installed.
     """
-    try:
-        import neurobench
-        from neurobench.benchmarks import Benchmark
-        from neurobench.metrics.static import ConnectionSparsity, Footprint
-        from neurobench.metrics.workload import ActivationSparsity, SynapticOperations
-        from neurobench.models import TorchModel
-    except ImportError as error:
-        raise UserError(
-            f"neurobench=true needs the library neurobench ({error}): pip install -e '.[bench]'"
-        ) from None
+    require_library()
+    import neurobench
+    from neurobench.benchmarks import Benchmark
+    from neurobench.metrics.static import ConnectionSparsity, Footprint
+    from neurobench.metrics.workload import ActivationSparsity, SynapticOperations
+    from neurobench.models import TorchModel
     from torch.utils.data import DataLoader, TensorDataset
 
     layers = program.network.layers

@@ -118,7 +118,7 @@ class ReservoirReplay:
                 self._break(e)
             elif size:
                 self._open_frames[e, STACK + size - 1] = flat[e, -1]  # what the last step led to
-                if size == self.length:
+                if size == self.length or self._open_task[e] != task:
                     self._finish(e)
             size = self._open_size[e]
             if size == 0:
@@ -149,7 +149,8 @@ class ReservoirReplay:
                 self._break(e)
 
     def relabel(self, steps: int, task: int) -> None:
-        """As `ReplayBuffer.relabel`, for segments that are no older; the others stay whole."""
+        """As `ReplayBuffer.relabel`, for segments that are no older; the others stay whole, and
+        end where the next transition has another label."""
         self._open_task[self._open_size <= steps] = task
 
     def _break(self, e: int) -> None:

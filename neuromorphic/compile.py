@@ -80,6 +80,7 @@ class CoreProgram:
             other["hop_north_south"] += int(spikes @ routes.north_south)
             other["chip_crossing"] += int(spikes @ routes.crossings)
         other["frame_event"] = layers[0]["input_event"]
+        other["readout_event"] = layers[-1]["spike"]
         return Ledger(
             decisions,
             self.network.spec.time_steps,

@@ -11,6 +11,7 @@ that occurred and has no price is listed as unpriced, never taken as free.
     frame_event     what the host must inject: one for each value of a frame that is not black and
                     each core that reads it (where spikes are not graded: one for each set bit);
                     values that no core reads, in a cropped border, are not sent
+    readout_event   what the host must read: one for each spike of the last layer
     loser_reset, noise_drive, reward_signal
                     of a plastic readout: membranes that a winner's spike resets, random drives,
                     rewards broadcast to all synapses
@@ -33,7 +34,8 @@ LAYER_EVENTS = (
     "current_wrap",
     "membrane_saturation",
 )
-ROUTE_EVENTS = ("spike_message", "hop_east_west", "hop_north_south", "chip_crossing", "frame_event")
+HOST_EVENTS = ("frame_event", "readout_event")
+ROUTE_EVENTS = ("spike_message", "hop_east_west", "hop_north_south", "chip_crossing", *HOST_EVENTS)
 LEARNING_EVENTS = (
     "stdp_update",
     "eligibility_update",

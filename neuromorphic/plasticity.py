@@ -13,13 +13,14 @@ eligibility trace of the synapse instead, and a reward r turns that into weight:
 
 Choices that the papers leave open, fixed here:
 - Decay is 1 - 1/tau, not exp(-1/tau), as an integer: dec(x, round(4096 / tau)), which rounds
-  toward zero like every decay of the chip.
+  toward zero like every decay of the chip. So a time constant is 4096 / k for a whole k: met
+  within 3 % up to 240 steps and within 13 % up to 1,000.
 - A pre spike counts as before the post spike that it causes in the same step: x already holds
   s_pre when s_post reads it; y does not yet hold s_post when s_pre reads it.
 - Where outputs compete, a neuron that lost to the winner of a step gets dw = -A_lost x (ours): the
   changes of all outputs then nearly sum to zero for each input, so that an input which is always
   active learns nothing from an action's mere frequency (the covariance of Williams 1992).
-- Everything is an integer: traces and eligibility with 12 fractional bits, weights with 16
+- Everything is an integer: traces with 12 fractional bits, eligibility with 16, weights with 16
   below the 8-bit level that the synapse delivers. Weights stay within +-127 levels, eligibility
   within +-2^31; clipped updates of both are counted.
 
@@ -130,6 +131,9 @@ class PlasticSynapses:
         config = self.config
         if config.rule == "none":
             return
+        # Of a core's uint8 spikes, 0 and 1 would be taken for indices.
+        pre, post = np.asarray(pre, bool), np.asarray(post, bool)
+        lost = None if lost is None else np.asarray(lost, bool)
         self.pre_trace = dec(self.pre_trace, decay_constant(config.tau_plus))
         self.post_trace = dec(self.post_trace, decay_constant(config.tau_minus))
         self.pre_trace[pre] += TRACE_ONE

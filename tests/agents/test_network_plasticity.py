@@ -231,12 +231,15 @@ def test_on_the_core_an_agent_is_judged_by_the_weights_of_now():
 
 def test_on_the_core_perturbed_weights_act_at_once():
     """Encoder and head are one network, however long ago it was compiled."""
-    agent = make("backend=event_core", "plasticity=shrink_perturb")
+    agent = make("backend=event_core", "backend.every=1", "plasticity=shrink_perturb")
     agent.backend.acting(agent.learner.updates)
     obs = torch.from_numpy(agent.plasticity._observations(np.random.default_rng(0)).numpy()[:4])
+    agent.backend.remembering()
     agent.begin_task(1)
     acting = agent.backend.acting(agent.learner.updates)
-    assert torch.equal(acting.encoder(obs).latent, agent.judging_network().encoder(obs).latent)
+    latent = acting.encoder(obs).latent
+    assert torch.equal(latent, agent.judging_network().encoder(obs).latent)
+    assert torch.equal(latent, agent.backend.remembering().encoder(obs).latent)
 
 
 def test_on_the_core_a_reset_acts_at_once():

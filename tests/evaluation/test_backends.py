@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import evaluate
 import train
+from evaluation import backends
 from evaluation.backends import clear_decisions, paired
 from evaluation.backends_table import backends_table
 from tests.test_command_line import TINY
@@ -69,6 +71,13 @@ def test_an_episode_of_a_few_decisions_is_enough(run, capsys):
     assert "without" not in capsys.readouterr().out.splitlines()[2]
 
 
+def test_a_library_that_is_missing_is_noticed_before_anything_is_played(run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "neurobench", None)
+    monkeypatch.setattr(backends, "compare_backends", lambda *_: pytest.fail("episodes played"))
+    assert evaluate.main([f"run={run}", "backend=event_core", "neurobench=true"]) == 2
+    assert "pip install" in capsys.readouterr().err
+
+
 def test_backends_are_compared_on_the_same_episodes(run, capsys):
     argv = [f"run={run}", "backend=torch,event_core", "episodes=3", "core=loihi1"]
     assert evaluate.main(argv) == 0
@@ -86,7 +95,7 @@ def test_backends_are_compared_on_the_same_episodes(run, capsys):
     assert core["synaptic_ops"] == core["events"]["synaptic_op"] > 0
     loihi = core["energy"]["loihi1"]
     assert loihi["grade"] == "simulated"
-    assert "frame_event" in loihi["unpriced_events"]
+    assert {"frame_event", "readout_event"} <= set(loihi["unpriced_events"])
     assert core["energy"]["loihi2"]["nanojoule"] is None
     assert (run / "report" / "raster_catch.png").stat().st_size > 3000
     out = capsys.readouterr().out

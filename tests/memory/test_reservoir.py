@@ -98,6 +98,17 @@ def test_the_last_steps_turn_out_to_be_of_another_task():
         assert (batch.action_tm1 >= 5).any()
 
 
+def test_what_follows_an_alarm_is_never_of_the_old_task():
+    replay = ReservoirReplay(400, 2, 3, frame_shape=SHAPE, length=32)
+    fill([replay], 5, task=0)
+    replay.relabel(3, 1)  # the segments that are open are older
+    fill([replay], 6, start=5, task=1)
+    replay.cut(np.zeros((2, 4, *SHAPE), np.uint8) + np.arange(9, 13, dtype=np.uint8)[:, None, None])
+    batch = replay.sample(400, 1, np.random.default_rng(0))
+    assert set(batch.action_tm1) == set(range(11))
+    assert (batch.task == (batch.action_tm1 >= 5)).all()
+
+
 @pytest.mark.parametrize("steps", [37, 150])
 def test_state_goes_round_and_the_future_is_the_same(steps):
     one = ReservoirReplay(200, 2, 3, seed=5, frame_shape=SHAPE, length=4)

@@ -92,6 +92,8 @@ def test_counts_equal_a_walk_over_all_events(small, core):
         assert layer["spike"] == int(rasters[number].sum())
     values = sum(int(v).bit_count() for v in frames.ravel()) if bit_planes else (frames > 0).sum()
     assert ledger["frame_event"] == values
+    assert ledger["readout_event"] == int(rasters[-1].sum()) > 0  # what the host reads is not free
+    assert dict(ledger.bill("loihi1").unpriced)["readout_event"] == ledger["readout_event"]
     assert result.spikes.sum() == ledger["spike"] > 0
 
 

@@ -33,6 +33,15 @@ def test_golden_window_of_pair_stdp(gap):
         assert acausal == pytest.approx(-1.5 * (1 - 1 / 5) ** gap, abs=0.01)
 
 
+def test_spikes_of_the_core_may_be_given_as_they_come():
+    twins = [PlasticSynapses(PlasticityConfig(rule="stdp"), np.zeros((3, 2))) for _ in range(2)]
+    pre, post, lost = np.array([0, 0, 1]), np.array([1, 0]), np.array([0, 1])
+    twins[0].learn(pre.astype(np.uint8), post.astype(np.uint8), lost.astype(np.uint8))
+    twins[1].learn(pre.astype(bool), post.astype(bool), lost.astype(bool))
+    assert (twins[0].levels == twins[1].levels).all()
+    assert twins[0].levels.tolist() == [[0, 0], [0, 0], [1, 0]]
+
+
 def test_traces_decay_as_integers_toward_zero():
     assert decay_constant(20) == 205
     synapses, _ = course(PlasticityConfig(rule="stdp"), [(1, 0), (0, 0), (0, 0)])
