@@ -187,23 +187,26 @@ def sweep(argv: Sequence[str]) -> int:
     for job in executor.failed:
         print(f"error: {job.folder} failed: mend it and give the same command", file=sys.stderr)
     done = [j for j in plan.jobs if is_finished(j.folder)]
+    command = shlex.join(["python", *sys.argv])
     sequences: dict[tuple[str, ...], list] = {}  # a comparison is of runs on one sequence
     for job in (j for j in done if not j.reference):
         sequences.setdefault(tuple(job.config.sequence.games), []).append(job)
     for k, (games, jobs) in enumerate(sequences.items(), 1):
         name = "comparison" if len(sequences) == 1 else f"comparison_{k}_{'_'.join(games)}"[:120]
-        result = compare(
-            [(j.method, str(j.folder)) for j in jobs],
-            [(None, str(j.folder)) for j in done if j.reference],
-        )
-        publish(result, plan.folder / name, shlex.join(["python", *sys.argv]))
+        try:
+            result = compare(
+                [(j.method, str(j.folder)) for j in jobs],
+                [(None, str(j.folder)) for j in done if j.reference],
+            )
+            publish(result, plan.folder / name, command)
+        except UserError as error:  # the runs are there, and what else can be said of them
+            print(f"note: no comparison on {', '.join(games)}: {error}", flush=True)
     if len(sequences) > 1 and all(len(games) == 1 for games in sequences):
-        runs = []
-        for (game,), jobs in sequences.items():
-            for job in jobs:  # a method is what was swept besides the game
-                method = job.method.replace(f"sequence.games-{game}", "").strip("_")
-                runs.append((method or "agent", str(job.folder)))
-        suite.publish(suite.judge(runs), plan.folder / "suite", shlex.join(["python", *sys.argv]))
+        runs = [(j.agent or "agent", str(j.folder)) for jobs in sequences.values() for j in jobs]
+        try:
+            suite.publish(suite.judge(runs), plan.folder / "suite", command)
+        except UserError as error:
+            print(f"note: no table over the games: {error}", flush=True)
     return 1 if executor.failed else 0
 
 

@@ -14,6 +14,7 @@ run's folder: report/backends.json, report/raster_<game>.png, and TensorBoard sc
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -337,7 +338,7 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
         for game, numbers in report["games"].items():
             logged = np.stack(contest.notes["event_core", game].logged)
             numbers["neurobench"] = neurobench_metrics(program, logged)
-    command = " ".join(["python evaluate.py", *(f"{k}={v}" for k, v in options.items())])
+    command = shlex.join(["python", "evaluate.py", *(f"{k}={v}" for k, v in options.items())])
     report = {"command": command} | report
     folder = run.path / "report"
     folder.mkdir(exist_ok=True)

@@ -115,7 +115,7 @@ def asked(
     with what `options` say in their place.
 
     Raises:
-        UserError: an option that there is not, a game the run has not, a number below 1.
+        UserError: an option that there is not, a game the run has not, a number too low.
     """
     keys = ("run", "step", word, "game", *numbers)
     for key in options:
@@ -128,7 +128,9 @@ def asked(
     given = {}
     for name, default in numbers.items():
         text = options.get(name, str(default))
-        require(text.isdecimal() and int(text) > 0, f"{name}={text} must be a positive number")
+        least = 0 if name == "seed" else 1
+        right = text.isdecimal() and int(text) >= least
+        require(right, f"{name}={text} must be a whole number of at least {least}")
         given[name] = int(text)
     seed, found = run.evaluator_settings()["seed"], {}
     for game in chosen:

@@ -21,6 +21,7 @@ report/thought_<game>.png, a section of report/report.html; TensorBoard scalars 
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -446,7 +447,7 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     seed = _number(options, "seed") if "seed" in options else None
     report = compare_planners(run, chosen, games, episodes, oracle_episodes, seed)
     courses, contest = report.pop("courses"), report.pop("contest")
-    command = " ".join(["python evaluate.py", *(f"{k}={v}" for k, v in options.items())])
+    command = shlex.join(["python", "evaluate.py", *(f"{k}={v}" for k, v in options.items())])
     report = {"command": command} | report
     folder = run.path / "report"
     folder.mkdir(exist_ok=True)

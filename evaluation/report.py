@@ -110,13 +110,16 @@ def _planning(report: Path) -> list[str]:
     found = read_json(report / "planning.json")
     if not found:
         return []
-    parts = [
-        "<h2>Planning against reacting</h2>",
-        f'<p class="faint">The weights of agent step {found["step"]:,}, {found["episodes"]} paired '
-        f"episodes a game ({found['oracle_episodes']} with the oracle): "
-        f"<code>{escape(found['command'])}</code></p>",
-        table(planning_rows(found), "numbers"),
-    ]
+    try:
+        parts = [
+            "<h2>Planning against reacting</h2>",
+            f'<p class="faint">The weights of agent step {found["step"]:,}, {found["episodes"]} '
+            f"paired episodes a game ({found['oracle_episodes']} with the oracle): "
+            f"<code>{escape(found['command'])}</code></p>",
+            table(planning_rows(found), "numbers"),
+        ]
+    except (KeyError, TypeError):  # damaged, or another version's: it only adds to the page
+        return []
     for path in sorted(report.glob("*.png")):
         kind = path.stem if path.stem in PLANNING else path.stem.split("_")[0]
         if kind in PLANNING:

@@ -6,12 +6,13 @@
 Played as the run's own evaluations are: by `Agent.eval_policy`, memory and planner included, with
 the random actions of `agent.eval_epsilon`. Without `seed=` the first episodes are those of these
 evaluations, so that the last one's returns come again; with it they are others. Written into the
-run's folder: report/score_<step>.json.
+run's folder: report/score_<step>.json, or score_<step>_<game>.json of one game alone.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     finally:
         evaluator.close()
     report = {
-        "command": " ".join(["python evaluate.py", *(f"{k}={v}" for k, v in options.items())]),
+        "command": shlex.join(["python", "evaluate.py", *(f"{k}={v}" for k, v in options.items())]),
         "run": str(run.path),
         "step": run.step,
         **given,
@@ -51,7 +52,8 @@ def main(run: Any, options: Mapping[str, str]) -> dict:
     cut = [f"{game} {r['capped']}" for game, r in report["games"].items() if r["capped"]]
     if cut:
         print(f"Episodes cut off at max_steps={given['max_steps']}: {', '.join(cut)}.")
-    path = run.path / "report" / f"score_{run.step}.json"
+    of = f"_{options['game']}" if "game" in options else ""
+    path = run.path / "report" / f"score_{run.step}{of}.json"
     path.parent.mkdir(exist_ok=True)
     write_whole(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
     print(f"data: {path}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import evaluate
 import train
 from agents.agent import Agent
 from evaluation.runlog import read_run_log
@@ -255,6 +256,16 @@ def test_a_damaged_file_of_a_run_is_named(tmp_path, capsys, name, content):
         assert (folder / name).read_bytes() == content
 
 
+@pytest.mark.parametrize("left", [0, 300])
+def test_what_is_left_of_a_configuration_is_no_run_to_evaluate(tmp_path, capsys, left):
+    config = tmp_path / "config.yaml"
+    config.write_text(to_yaml(load_config(["experiment=toy"]))[:left])
+    assert evaluate.main([f"run={tmp_path}", "score=true"]) == 2
+    err = capsys.readouterr().err
+    assert f"{config}: it is damaged (it lacks " in err
+    assert "agent" in err
+
+
 def test_an_older_run_goes_on_once_its_missing_key_is_said(tmp_path, capsys):
     argv = ["experiment=toy", "device=cpu", "display=off", f"run={tmp_path}"]
     config = tmp_path / "config.yaml"
@@ -286,6 +297,7 @@ class Finder:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may ignore it
+import evaluate
 import train
 sys.exit(train.main(["experiment=toy", "device=cpu", "display=off", "run={run}"]))
 """

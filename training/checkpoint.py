@@ -197,8 +197,9 @@ class CheckpointStore:
             wanted = max(folders, default=None) if step is None else step
             if wanted not in folders:
                 what = "no checkpoint" if wanted is None else f"no checkpoint of step {wanted}"
-                there = ", ".join(map(str, sorted(folders))) or "none"
-                raise UserError(f"{self.folder}: {what} (there: {there}); train a run first")
+                there = ", ".join(map(str, sorted(folders)))
+                mend = f"choose one of {there}" if there else "train a run first"
+                raise UserError(f"{self.folder}: {what}; {mend}")
             folder = folders[wanted]
             begun = _identity(folder)
             try:

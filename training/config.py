@@ -34,6 +34,7 @@ from errors import UserError, require
 from memory.consolidation import ConsolidationConfig
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
+ALWAYS = ("sequence", "protocol", "agent", "eval")  # groups that every run's config.yaml has
 NAMES = ("run", "start_from", "title")  # keys whose values are whatever a folder may be called
 
 
@@ -146,10 +147,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _check_finite(self)
-        require(
-            self.run is None or Path(self.run).name not in ("", ".."),
-            f"run={self.run} is no name of a run",
-        )
+        if self.run is not None:
+            check_name(self.run)
         require(self.seed >= 0, f"seed={self.seed} must not be negative")
         require(self.log_every >= 1, "log_every must be at least 1")
         require(
@@ -297,12 +296,18 @@ def _writable(node: DictConfig) -> DictConfig:
 ConfigStore.instance().store(name="run_schema", node=_writable(OmegaConf.structured(RunConfig)))
 
 
+def check_name(run: str) -> None:
+    """Raise `UserError` unless a run, or the runs of a sweep, may be called so."""
+    require(Path(run).name not in ("", ".."), f"run={run} is no name of a run")
+
+
 def as_text(word: str) -> str:
     """A name is taken as it stands: Hydra would read run=1e3 as a number and run=jörg not at all.
     Quoted ones are left to Hydra."""
     key, _, value = word.partition("=")
     if key not in NAMES or value[:1] in ("", "'", '"') or value == "null":
         return word
+    require("${" not in value, f"{word}: a name cannot hold ${{...}}")
     return f"{key}='{value}'" if "'" not in value else f'{key}="{value}"'
 
 
@@ -362,8 +367,11 @@ def read_config(path: Path) -> RunConfig:
     """
     try:
         schema, saved = _writable(OmegaConf.structured(RunConfig)), OmegaConf.load(path)
-        if OmegaConf.is_dict(saved):
-            saved = OmegaConf.create(in_todays_words(OmegaConf.to_container(saved)))
+        missing = [key for key in ALWAYS if not OmegaConf.is_dict(saved) or key not in saved]
+        require(
+            not missing, f"it is damaged (it lacks {', '.join(missing)}); restore it from a copy"
+        )
+        saved = OmegaConf.create(in_todays_words(OmegaConf.to_container(saved)))
         config = OmegaConf.to_object(OmegaConf.merge(schema, saved))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

@@ -7,6 +7,7 @@ import fcntl
 import json
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -160,7 +161,7 @@ class RunFolder:
         first = {key: old.get(key, value) for key, value in now.items()}
         later = list(old.get("later_starts", []))
         others = {key: now[key] for key in now if now[key] != first[key] and key != "started"}
-        command = " ".join(["python", *sys.argv])
+        command = shlex.join(["python", *sys.argv])
         if steps != old.get("budget_agent_steps", steps):
             others |= {"command": command, "budget_agent_steps": steps}
         if others:

@@ -40,6 +40,7 @@ from training.config import (
     SequenceConfig,
     as_text,
     check_group,
+    check_name,
     load_config,
     one_line,
     to_yaml,
@@ -49,6 +50,7 @@ from training.folder import of_another_length, other_settings
 FLAGS = ("--multirun", "-m")
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 POLL_SECONDS = 0.2
+GAMES = ("sequence", "sequence.games")  # keys that say what is played, not who plays
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Job:
     overrides: tuple[str, ...]  # of train.py, run= among them
     config: RunConfig
     reference: bool = False  # a game alone
+    agent: str = ""  # what is swept but the seed and the games
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ def plan_sweep(argv: Sequence[str]) -> Sweep:
         f"references={references}: use true, false or all",
     )
     parent = _word(words, "run", "")
+    if parent:
+        check_name(parent)
     grid = _grid(words)
     swept = [k for k, values in _columns(grid).items() if len(set(values)) > 1 and k != "seed"]
     if not swept and "method" in _columns(grid):
@@ -108,8 +113,10 @@ def plan_sweep(argv: Sequence[str]) -> Sweep:
     for row, config in zip(grid, configs):
         values = dict(word.split("=", 1) for word in row)
         only = len(swept) == 1
-        said = [values[k] if only and k == "method" else f"{k}-{values[k]}" for k in swept]
-        jobs.append(_job("_".join(map(_plain, said)) or "run", folder, row, config))
+        said = {k: values[k] if only and k == "method" else f"{k}-{values[k]}" for k in swept}
+        name = "_".join(map(_plain, said.values())) or "run"
+        agent = "_".join(_plain(s) for k, s in said.items() if k not in GAMES)
+        jobs.append(replace(_job(name, folder, row, config), agent=agent))
     first = [job for job in jobs if job.method == jobs[0].method]
     jobs = _references({"false": [], "true": first, "all": jobs}[references], folder) + jobs
     seeds = list(dict.fromkeys(job.config.seed for job in jobs))

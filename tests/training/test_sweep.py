@@ -124,6 +124,9 @@ def test_any_key_may_be_swept_and_names_its_folder(tmp_path):
         (["seed=0,0"], "share"),
         (["seed=range(2,2)"], "no values"),
         (["hydra.sweeper.params.seed=0,1"], "such as seed=0,1"),
+        (["run=.."], "run=.. is no name"),
+        (["run=a/.."], "run=a/.. is no name"),
+        (["run=a${seed}"], "cannot hold"),
     ],
 )
 def test_mistakes_are_named_before_anything_starts(tmp_path, words, message):
@@ -301,10 +304,11 @@ def test_what_a_sweep_is_to_start_from_is_looked_at_before_anything_starts(tmp_p
     source = tmp_path / "source"
     source.mkdir()
     start = [*words, f"start_from={source}"]
-    (source / "config.yaml").write_text("agent: {hidden: 17}\nsequence: {games: [catch, krull]}\n")
+    rest = "sequence: {games: [catch, krull]}\nprotocol: {}\neval: {}\n"
+    (source / "config.yaml").write_text("agent: {hidden: 17}\n" + rest)
     with pytest.raises(UserError, match=r"agent\.hidden=256 .folder: 17."):
         plan_sweep([*start, "references=false"])
-    (source / "config.yaml").write_text("sequence: {games: [catch, krull]}\n")
+    (source / "config.yaml").write_text("agent: {}\n" + rest)
     with pytest.raises(UserError, match="has no checkpoint"):
         plan_sweep([*start, "references=false"])
     (tmp_path / "x" / "engram-s0" / "checkpoints").mkdir(parents=True)  # it has begun
@@ -331,3 +335,33 @@ def test_runs_on_other_games_are_compared_by_themselves(tmp_path, monkeypatch):
     assert published.pop() == tmp_path / "x" / "suite"
     assert [len(runs) for runs, _ in compared] == [2, 2]
     assert published == [tmp_path / "x" / f"comparison_{game}" for game in ("1_krull", "2_pong")]
+
+
+@pytest.mark.parametrize("games", ["sequence.games=[catch],[pong]", "sequence=toy,one"])
+def test_what_cannot_be_compared_holds_up_nothing(tmp_path, monkeypatch, capsys, games):
+    """And games are no part of an agent's name, however they are swept."""
+    judged, published = [], []
+
+    def compare(runs, references):
+        if "catch" in runs[0][1] or "toy" in runs[0][1]:
+            raise UserError("catch has no scores")
+        return runs
+
+    def judge(runs):
+        judged.append(runs)
+        raise UserError("no game was played by all methods")
+
+    monkeypatch.setattr(sweep.Executor, "run", lambda self: None)
+    monkeypatch.setattr("evaluation.methods.is_finished", lambda folder: True)
+    monkeypatch.setattr("evaluation.compare.compare", compare)
+    monkeypatch.setattr(
+        "evaluation.compare_report.publish", lambda result, out, command: published.append(result)
+    )
+    monkeypatch.setattr("evaluation.suite.judge", judge)
+    argv = ["--multirun", "experiment=toy", games, "replay=fifo,cloning", f"run={tmp_path}/x"]
+    assert train.main(argv) == 0
+    out = capsys.readouterr().out
+    assert "note: no comparison on catch: catch has no scores" in out
+    assert "note: no table over the games: no game was played by all methods" in out
+    assert len(published) == 1
+    assert sorted(method for method, _ in judged[0]) == 2 * ["replay-cloning"] + 2 * ["replay-fifo"]
