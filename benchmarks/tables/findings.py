@@ -143,6 +143,7 @@ def core() -> str:
     return (
         f"{agreement:.1%} of its decisions stay the same on the simulated core, and "
         "{:.2f} [{:.2f}, {:.2f}] of its return".format(*ratio)
-        + f"; {energy:.0f} µJ a decision at Loihi 1's published prices; simulated at {speed:.1e} "
-        "synaptic events a second on one thread"
+        + f"; at least {energy:.0f} µJ a decision (the events of a Loihi 2 program at the prices "
+        "published for Loihi 1, frames and what is read back without one); simulated at "
+        f"{speed:.1e} synaptic events a second on one thread"
     )
