@@ -198,15 +198,18 @@ def sweep(argv: Sequence[str]) -> int:
                 [(j.method, str(j.folder)) for j in jobs],
                 [(None, str(j.folder)) for j in done if j.reference],
             )
-            publish(result, plan.folder / name, command)
         except UserError as error:  # the runs are there, and what else can be said of them
             print(f"note: no comparison on {', '.join(games)}: {error}", flush=True)
+        else:
+            publish(result, plan.folder / name, command)
     if len(sequences) > 1 and all(len(games) == 1 for games in sequences):
         runs = [(j.agent or "agent", str(j.folder)) for jobs in sequences.values() for j in jobs]
         try:
-            suite.publish(suite.judge(runs), plan.folder / "suite", command)
+            result = suite.judge(runs)
         except UserError as error:
             print(f"note: no table over the games: {error}", flush=True)
+        else:
+            suite.publish(result, plan.folder / "suite", command)
     return 1 if executor.failed else 0
 
 

@@ -145,7 +145,7 @@ class EventBackend:
         self.encoder = CoreEncoder(network.encoder, program)
         self.network = on_core(network, self.encoder)
         self._judge: tuple[int, QNetwork] | None = None
-        self._remembers: tuple[int, QNetwork] | None = None
+        self._remembers: QNetwork | None = None  # of the program of now
         self._seen: np.ndarray | None = None  # [4, 84, 84], for the raster
 
     def acting(self, updates: int) -> QNetwork:
@@ -154,7 +154,7 @@ class EventBackend:
             self.compiled.load_state_dict(self.source.encoder.state_dict())
             self.compiled_at = updates
             self.encoder.load(recompile(self.encoder.core.program, self.compiled))
-            self._remembers = None  # weights may have moved without an update
+            self._remembers = None
         return self.network
 
     def judging(self, updates: int) -> QNetwork:
@@ -168,10 +168,10 @@ class EventBackend:
 
     def remembering(self) -> QNetwork:
         """The network that acted last, on a core of its own: leaves no trace in the counts."""
-        if self._remembers is None or self._remembers[0] != self.compiled_at:
+        if self._remembers is None:
             encoder = CoreEncoder(self.compiled, self.encoder.core.program)
-            self._remembers = (self.compiled_at, on_core(self.source, encoder))
-        return self._remembers[1]
+            self._remembers = on_core(self.source, encoder)
+        return self._remembers
 
     def moved(self) -> None:
         """The weights were changed by something other than an update: the next decision compiles

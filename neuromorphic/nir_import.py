@@ -40,8 +40,7 @@ def import_nir(path: Path | str, defaults: Defaults | None = None) -> QuantNetwo
     float parameter that it stands for, so that a file edited in one place only is refused where
     the two are further apart than rounding goes (a level). Others are quantised here, need
     `defaults.dt`, and take pixels of 0 to 255: trained on 0 to 1, they begin with a Scale of 1/255.
-    Raises UserError: damaged, foreign, edited, or not
-    expressible on the core.
+    Raises UserError: damaged, foreign, edited, or not expressible on the core.
     """
     import nir
 
