@@ -52,6 +52,14 @@ def test_report_of_a_run_that_has_just_begun(run, tmp_path):
     assert not list((tmp_path / "report").glob("*.png"))  # those of the longer file are gone
 
 
+def test_a_comparison_of_planners_that_makes_no_sense_is_left_out(run, tmp_path):
+    shutil.copy(run / FILE_NAME, tmp_path)
+    (tmp_path / "report").mkdir()
+    for found in ('{"step": 1}', '{"step": null, "episodes": 2}'):
+        (tmp_path / "report" / "planning.json").write_text(found)
+        assert "Planning against" not in write_report(tmp_path).read_text()
+
+
 def test_same_run_same_pictures(run):
     log = read_run_log(run)
     first, second = run_figures(log, log.metrics()), run_figures(log, log.metrics())
