@@ -297,7 +297,6 @@ class Finder:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may ignore it
-import evaluate
 import train
 sys.exit(train.main(["experiment=toy", "device=cpu", "display=off", "run={run}"]))
 """
