@@ -7,8 +7,8 @@
     python train.py --multirun experiment=laptop replay=fifo,cloning seed=0,1,2
 
 The same command with the same run= goes on where it stopped, and so does run= alone; with a larger
-sequence.cycles= it is lengthened. Groups are the folders of configs/; every key stands, with its
-unit, in the dataclass of its part (training/config.py names them all).
+sequence.cycles= it is lengthened. --help with any of them shows every key with its value there,
+its unit and its meaning. Groups are the folders of configs/.
 """
 
 from __future__ import annotations
@@ -23,13 +23,10 @@ from pathlib import Path
 
 from errors import UserError, require
 
+HELP = ("-h", "--help")
+
 
 def main(argv: Sequence[str]) -> int:
-    if any(a in ("-h", "--help") for a in argv):
-        from training.config import usage
-
-        print(__doc__ + usage())
-        return 0
     try:
         return train(argv)
     except UserError as error:
@@ -62,6 +59,12 @@ def train(argv: Sequence[str]) -> int:
     from training.folder import RunFolder, configured, run_path
     from training.sweep import is_sweep
 
+    if any(a in HELP for a in argv):
+        from training.help import usage
+
+        words = [a for a in argv if a not in HELP]
+        print(f"{__doc__}\n{usage([] if is_sweep(words) else words)}")
+        return 0
     if is_sweep(argv):
         return sweep(argv)
 

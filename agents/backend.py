@@ -46,8 +46,9 @@ class BackendConfig:
     # alone. With one a fifth of the decisions differ from the float agent's, with two one in 200.
     # [measured] A core that takes one only (loihi1: its input is not graded) gets one.
     synapses: int = 2
-    every: int = 20  # optimiser updates between two compilations of the acting encoder. Ours: the
-    # target network moves by 0.5 % an update, and compiling costs a quarter of an update [measured]
+    # Optimiser updates between two compilations of the acting encoder. Ours: the target network
+    # moves by 0.5 % an update, and compiling costs a quarter of an update. [measured]
+    every: int = 20
 
     def __post_init__(self) -> None:
         require(

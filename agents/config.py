@@ -14,7 +14,7 @@ class AgentConfig:
     Schedules count agent steps of the whole run (all tasks) unless the comment says otherwise.
     """
 
-    name: str = "reactive"
+    name: str = "reactive"  # nec and mfec act by their memory; others are named for reports alone
 
     # -- targets ------------------------------------------------------------------------------
     n_step_start: int = 10  # steps; n-step return at the first update

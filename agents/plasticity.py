@@ -40,7 +40,7 @@ RANK_SHARE = 0.99  # effective rank: directions that hold this share (Kumar 2021
 class PlasticityConfig:
     """Group `plasticity`."""
 
-    kind: str = "none"
+    kind: str = "none"  # none | redo | continual_backprop | shrink_perturb | reset
     # Optimiser updates between two looks (redo; Sokar 2023: 1,000) or resets (configs/: 40,000).
     every: int = 1_000
     # reset: updates of the run after which there is none (BBF: 100,000); ours so that the last of

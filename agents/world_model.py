@@ -39,7 +39,7 @@ CONTINUES = 2.0  # initial logit of going on: an end is rare
 class WorldModelConfig:
     """Group `world_model`."""
 
-    enabled: bool = False
+    enabled: bool = False  # whether one is learned
     every: int = 4  # updates from one that the model learns in to the next
     # optimiser updates, counted as agent.anneal_updates are, after which the model learns no more
     # and teaches the encoder nothing more; 0: it learns to the end

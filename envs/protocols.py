@@ -10,29 +10,19 @@ FRAMES_PER_STEP = 4
 
 @dataclass(frozen=True)
 class ProtocolConfig:
-    """Rules of play. The defaults are those of Machado et al. (2018).
+    """Rules of play. The defaults are those of Machado et al. (2018)."""
 
-    Attributes:
-        sticky: probability that an emulator frame repeats the action before (a "sticky" action).
-        actions: "full", all 18 joystick actions in every game, or "minimal", those the game reads.
-        life_loss_terminal: in training a lost life ends the episode for the learner; the game
-            goes on, and the reported return is always the whole game's.
-        noop_max: largest number of no-op *frames* before the agent's first step (0: none). The
-            number is drawn from 0..noop_max.
-        fire_reset: press FIRE once after a reset, in games that have the button.
-        max_frames: emulator frames after which a game is cut off (truncated).
-        frame_skip: frames per agent step.
-        stack: observed frames.
-    """
-
-    sticky: float = 0.25
-    actions: str = "full"
+    sticky: float = 0.25  # probability that an emulator frame repeats the action before
+    actions: str = "full"  # full: all 18 joystick actions in every game; minimal: those it reads
+    # In training a lost life ends the episode for the learner; the game goes on, and the reported
+    # return is always the whole game's.
     life_loss_terminal: bool = False
+    # No-op *frames* before the agent's first step, at most: the number is drawn from 0 to it.
     noop_max: int = 0
-    fire_reset: bool = False
-    max_frames: int = 18_000
-    frame_skip: int = FRAMES_PER_STEP
-    stack: int = 4
+    fire_reset: bool = False  # press FIRE once after a reset, in games that have the button
+    max_frames: int = 18_000  # emulator frames after which a game is cut off (truncated)
+    frame_skip: int = FRAMES_PER_STEP  # frames per agent step
+    stack: int = 4  # observed frames
 
     def __post_init__(self) -> None:
         require(

@@ -43,6 +43,7 @@ class SequenceConfig:
     """Games in the order they are trained: `rom`, or `rom-m3` and `rom-m3-d1` for a mode and
     difficulty of the cartridge."""
 
+    # ROMs in the order they are trained; -m3-d1 after one: mode 3 at difficulty 1
     games: list[str] = field(default_factory=lambda: ["road_runner", "krull", "boxing"])
     steps_per_task: int = 100_000  # agent steps of each visit (1 agent step = 4 frames)
     cycles: int = 1  # how often the whole list is gone through
@@ -122,7 +123,7 @@ def _check_finite(config: Any, prefix: str = "") -> None:
 class RunConfig:
     run: str | None = None  # folder of the run; without it one is made from experiment, date, seed
     title: str = "run"  # name of the experiment preset
-    seed: int = 0
+    seed: int = 0  # of everything random; evaluations have seeds of their own made from it
     start_from: str | None = None  # folder of a run whose networks this one begins with
     log_every: int = 1_000  # agent steps between two lines of training diagnostics
     # oracle: told which game it is; boundaries: told only when it changes; none: told nothing
@@ -473,14 +474,3 @@ def one_line(error: Exception) -> str:
             said += f": write {float(number[1]):.0f}"
         return f"{key}: {said}"
     return " ".join(str(error).split("See https")[0].split())
-
-
-def usage() -> str:
-    """Groups with their options, and all keys with their defaults."""
-    lines = ["\nGroups:"]
-    for group in sorted(p for p in CONFIG_DIR.iterdir() if p.is_dir()):
-        options = "|".join(sorted(p.stem for p in group.glob("*.yaml")))
-        lines.append(f"  {group.name}={options}")
-    lines.append("\nKeys and defaults before any preset:")
-    lines += [f"  {k}={v}" for k, v in _flatten(OmegaConf.structured(RunConfig)).items()]
-    return "\n".join(lines)

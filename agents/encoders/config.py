@@ -16,17 +16,20 @@ class EncoderConfig:
     """Values of one encoder. Those after `calibrated` concern kind=spiking, except where named."""
 
     kind: str = "spiking"  # spiking: LIF over the four frames; conv: ReLU twin, frames as channels
-    size: str = "der"  # der: van Hasselt 2019; nature: Mnih 2015; impala: Espeholt 2018, fig. 3;
-    # fine: ours, two layers as in der with the positions of nature
+    # der: van Hasselt 2019; nature: Mnih 2015; impala: Espeholt 2018, fig. 3; fine: ours, two
+    # layers as in der with the positions of nature
+    size: str = "der"
     width: float = 1.0  # factor on the channels of every layer (1 = the published numbers)
-    calibrated: bool = True  # kind=conv: start with the same care as the spiking layers (dc_gain,
-    # bias_init below, unit variance); false = He's initialisation and biases of 0, as published
+    # kind=conv: start with the same care as the spiking layers (dc_gain, bias_init below, unit
+    # variance); false = He's initialisation and biases of 0, as published
+    calibrated: bool = True
 
     # -- LIF neuron: v <- leak v + drive; spike where v > threshold; v <- 0 on a spike ------------
-    leak_init: float = 0.5  # 1 / time step; share of v kept each frame; learned per channel.
-    # Ours: low, so that a tonic input cannot pile up beyond twice its one-step value
-    threshold_init: float = 0.0  # drive units; 0 = calibrated so that each layer starts at
-    # target_rate on generated frames (ours; LSUV of Mishkin 2016 does the same for variances)
+    # Ours: low, so that a tonic input cannot pile up beyond twice its one-step value.
+    leak_init: float = 0.5  # 1 / time step; share of v kept each frame; learned per channel
+    # Drive units; 0 = calibrated so that each layer starts at target_rate on generated frames
+    # (ours; LSUV of Mishkin 2016 does the same for variances).
+    threshold_init: float = 0.0
     bias_init: float = 0.8  # std of the biases, in std of the layer's drive on generated frames.
     # Ours: some channels fire on black frames, so that activity cannot die in dark games
     dc_gain: float = 0.1  # share of each kernel's mean kept at initialisation (1 = plain normal).

@@ -19,7 +19,7 @@ class MemoryConfig:
     Control (1606.04460). Squared distances are between keys of unit length, so from 0 to 4.
     """
 
-    controller: str = "none"
+    controller: str = "none"  # none | mix | nec | mfec
 
     # -- what is stored -----------------------------------------------------------------------
     capacity: int = 100_000  # entries (state, action), all games together
@@ -42,8 +42,9 @@ class MemoryConfig:
     # -- a moving encoder ---------------------------------------------------------------------
     version_every: int = 500  # optimiser updates after which stored keys count as outdated
     reembed: int = 0  # outdated entries encoded anew in a vector step; 0 = never
-    refresh: int = 2  # mix: of every so many updates one gives the entries of its batch new keys,
-    # from the latents it computes anyway; 0 = never. Every update costs 9 % of a step [measured]
+    # mix: of every so many updates one gives the entries of its batch new keys, from the latents it
+    # computes anyway; 0 = never. Every update costs 9 % of a step. [measured]
+    refresh: int = 2
     audit_every: int = 100  # vector steps between two comparisons of the index with exact search
 
     # -- mix ----------------------------------------------------------------------------------

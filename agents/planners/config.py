@@ -22,8 +22,8 @@ class PlannerConfig:
     branch: int = 4  # actions tried in each of them, the best by the agent's values
     simulations: int = 16  # moments imagined, each from one more action; 0 is the reactive choice
     considered: int = 4  # root actions that the simulations are shared among
-    prior_temperature: float = 1.0  # prior = softmax(standardised Q / temperature). Ours: a
-    # Q-learner has no policy
+    # prior = softmax(standardised Q / temperature). Ours: a Q-learner has no policy.
+    prior_temperature: float = 1.0
     value_scale: float = 0.1  # of sigma(q) (mctx's default)
     visit_offset: float = 50.0  # of sigma(q) (mctx's default)
     # How much the search's value counts beside the agent's own: q + share (q_plan - q).
