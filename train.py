@@ -181,7 +181,8 @@ def sweep(argv: Sequence[str]) -> int:
 
     plan = plan_sweep(argv)
     check_references([job for job in plan.jobs if job.reference])
-    print(f"{plan.folder}: {len(plan.jobs)} runs, {plan.parallel} at a time", flush=True)
+    share = "" if plan.mine == plan.jobs else f", {len(plan.mine)} of them here"
+    print(f"{plan.folder}: {len(plan.jobs)} runs{share}, {plan.parallel} at a time", flush=True)
     executor = Executor(plan, is_finished)
     executor.run()
     if executor.stopped is not None:
@@ -189,7 +190,11 @@ def sweep(argv: Sequence[str]) -> int:
         return 128 + executor.stopped
     for job in executor.failed:
         print(f"error: {job.folder} failed: mend it and give the same command", file=sys.stderr)
-    done = [j for j in plan.jobs if is_finished(j.folder)]
+    done = [j for j in plan.jobs if executor.done(j)]
+    if plan.mine != plan.jobs and len(done) < len(plan.jobs):
+        left = len(plan.jobs) - len(done)
+        print(f"{left} runs are not finished; the part that ends last writes the report")
+        return 1 if executor.failed else 0
     command = shlex.join(["python", *sys.argv])
     sequences: dict[tuple[str, ...], list] = {}  # a comparison is of runs on one sequence
     for job in (j for j in done if not j.reference):

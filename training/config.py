@@ -455,7 +455,7 @@ def one_line(error: Exception) -> str:
         end = next((i for i, line in enumerate(lines) if line.startswith("Config search")), None)
         options = lines[2:end]
         return f"{found.partition(': ')[2] or found}; available: {', '.join(options)}"
-    if key in ("jobs", "references"):
+    if key in ("jobs", "references", "part"):
         return f"{key}= is a word of sweeps: give experiment=ablation or --multirun with it"
     if key and isinstance(cause, ConfigAttributeError | ConfigKeyError):
         groups = [path.name for path in CONFIG_DIR.iterdir() if path.is_dir()]

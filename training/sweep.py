@@ -2,6 +2,7 @@
 
     python train.py experiment=ablation [method=engram,conv] [seed=0,1] [jobs=2] [references=all]
     python train.py --multirun experiment=laptop replay=fifo,cloning seed=0,1,2
+    python train.py experiment=ablation run=mine part=2/8   # every eighth run, from the second on
 
 What is swept is said as everywhere in Hydra: `hydra.sweeper.params` of an experiment, or several
 values for a key on the command line, or both (the command line wins); the runs are the product.
@@ -48,6 +49,7 @@ from training.config import (
 from training.folder import of_another_length, other_settings
 
 FLAGS = ("--multirun", "-m")
+WORDS = ("jobs", "references", "part")  # a sweep's own, no keys of a run
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 POLL_SECONDS = 0.2
 GAMES = ("sequence", "sequence.games")  # keys that say what is played, not who plays
@@ -70,11 +72,12 @@ class Sweep:
     folder: Path  # of all its runs
     jobs: tuple[Job, ...]
     parallel: int  # runs at a time
+    mine: tuple[Job, ...]  # those of them that this command runs
 
 
 def is_sweep(argv: Sequence[str]) -> bool:
     """Whether Hydra would start a multirun."""
-    words = [as_text(w) for w in argv if w.partition("=")[0] not in ("jobs", "references")]
+    words = [as_text(w) for w in argv if w.partition("=")[0] not in WORDS]
     return any(w in FLAGS for w in argv) or (
         any("experiment=" in w or "hydra." in w for w in words)
         and _hydra().get_mode("config", words) == RunMode.MULTIRUN
@@ -85,7 +88,8 @@ def plan_sweep(argv: Sequence[str]) -> Sweep:
     """All runs of a command line, every configuration checked before the first one starts.
 
     `jobs=2` (runs at a time) and `references=` are the sweep's own words: true, each game alone by
-    the first method; all, by every method; false, by none. `run=` names the folder that holds the
+    the first method; all, by every method; false, by none. `part=2/8` runs every eighth of them,
+    from the second on, for machines that share the work. `run=` names the folder that holds the
     runs.
 
     Raises:
@@ -99,7 +103,12 @@ def plan_sweep(argv: Sequence[str]) -> Sweep:
         references in ("true", "false", "all"),
         f"references={references}: use true, false or all",
     )
+    part = _word(words, "part", "1/1")
+    said = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", part)
+    number, parts = map(int, said.groups()) if said else (1, 0)
+    require(number <= parts, f"part={part}: write part=k/n, the k-th of n parts, k from 1 to n")
     parent = _word(words, "run", "")
+    require(parts == 1 or parent, f"part={part}: name the folder that all parts share with run=")
     if parent:
         check_name(parent)
     grid = _grid(words)
@@ -132,7 +141,7 @@ def plan_sweep(argv: Sequence[str]) -> Sweep:
     for job in jobs:
         _check_folder(job)
     _check_start([job for job in jobs if not (job.folder / "checkpoints").exists()])
-    return Sweep(folder, tuple(jobs), int(parallel))
+    return Sweep(folder, tuple(jobs), int(parallel), tuple(jobs[number - 1 :: parts]))
 
 
 def _hydra():
@@ -303,9 +312,8 @@ class Executor:
 
     def run(self) -> None:
         todo = []
-        for job in self.sweep.jobs:
-            other = of_another_length(job.config, job.folder / "config.yaml")
-            if self.finished(job.folder) and not other:
+        for job in self.sweep.mine:
+            if self.done(job):
                 _say(f"{job.folder}: finished already")
             else:
                 todo.append(job)
@@ -327,6 +335,11 @@ class Executor:
                 process.wait()
             for signum, handler in old.items():
                 signal.signal(signum, handler)
+
+    def done(self, job: Job) -> bool:
+        """Whether it has come to its end, and to the end that is asked for now."""
+        other = of_another_length(job.config, job.folder / "config.yaml")
+        return self.finished(job.folder) and not other
 
     def _start(self, job: Job, count: str) -> None:
         _say(f"{count} {job.folder}")

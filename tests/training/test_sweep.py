@@ -22,7 +22,7 @@ TINY = ["sequence.games=[catch,krull]", "sequence.steps_per_task=100", "sequence
     ("argv", "expected"),
     [
         (["experiment=ablation"], True),
-        (["experiment=ablation", "jobs=2", "seed=3,4"], True),
+        (["experiment=ablation", "jobs=2", "part=1/2", "seed=3,4"], True),
         (["-m", "seed=0,1"], True),
         (["experiment=ablation", "hydra.mode=RUN"], False),  # how a sweep starts its runs
         (["experiment=quickstart"], False),
@@ -121,6 +121,9 @@ def test_any_key_may_be_swept_and_names_its_folder(tmp_path):
         (["sequence.games=[pogn]"], "pong"),
         (["jobs=0"], "jobs=0"),
         (["references=perhaps"], "references=perhaps: use true, false or all"),
+        (["part=0/2"], "part=0/2: write part=k/n"),
+        (["part=3/2"], "part=3/2: write part=k/n"),
+        (["part=2"], "part=2: write part=k/n"),
         (["seed=0,0"], "share"),
         (["seed=range(2,2)"], "no values"),
         (["hydra.sweeper.params.seed=0,1"], "such as seed=0,1"),
@@ -202,7 +205,7 @@ def counters(tmp_path, monkeypatch):
             for i, n in enumerate(names)
         ]
         done = lambda f: (f / "count").exists() and (f / "count").read_text() == "20"  # noqa: E731
-        return Executor(Sweep(tmp_path, tuple(jobs), parallel), done)
+        return Executor(Sweep(tmp_path, tuple(jobs), parallel, tuple(jobs)), done)
 
     return make
 
@@ -277,6 +280,40 @@ def test_a_sweep_trains_compares_and_is_then_finished(tmp_path, capfd):
     assert (tmp_path / "x" / "run-s0" / "report" / "report.html").exists()
     assert train.main(argv) == 0
     assert "finished already" in capfd.readouterr().out
+
+
+def test_parts_share_the_runs_and_the_last_one_to_end_reports(tmp_path, capfd):
+    argv = [
+        "--multirun", "experiment=toy", "seed=0,1,2", f"run={tmp_path}/x", "eval.every=100000",
+        "sequence.steps_per_task=40", "eval.episodes=2", "eval.final_episodes=2",
+        "eval.num_envs=2", "checkpoint.every=100000", "agent.learn_start=40", "agent.hidden=16",
+        "device=cpu",
+    ]  # fmt: skip
+    parts = [plan_sweep([*argv, f"part={k}/2"]) for k in (1, 2)]
+    assert parts[0].jobs == parts[1].jobs == plan_sweep(argv).mine
+    assert [[job.folder.name for job in p.mine] for p in parts] == [
+        ["run-s0", "run-s2"],
+        ["run-s1"],
+    ]
+    assert train.main([*argv, "part=2/2"]) == 0
+    assert (
+        "2 runs are not finished; the part that ends last writes the report"
+        in capfd.readouterr().out
+    )
+    assert sorted(p.name for p in (tmp_path / "x").iterdir()) == ["run-s1"]
+    assert train.main([*argv, "part=1/2"]) == 0
+    data = json.loads((tmp_path / "x" / "comparison" / "comparison.json").read_text())
+    assert data["methods"][0]["runs"] == ["run-s0", "run-s1", "run-s2"]
+    # Asked for more, the runs of another part are not finished because they once were.
+    (tmp_path / "x" / "comparison" / "comparison.json").unlink()
+    assert train.main([*argv, "part=2/2", "sequence.cycles=2"]) == 0
+    assert "2 runs are not finished" in capfd.readouterr().out
+    assert not (tmp_path / "x" / "comparison" / "comparison.json").exists()
+
+
+def test_parts_need_a_folder_that_they_share():
+    with pytest.raises(UserError, match="part=1/2: name the folder that all parts share with run="):
+        plan_sweep(["experiment=ablation", "part=1/2"])
 
 
 def test_a_sweep_that_is_asked_for_more_cycles_goes_on(tmp_path, capfd):
