@@ -20,8 +20,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 train: setup
 	$(BIN)/python train.py experiment=quickstart $(ARGS)
 
+# A worker a core, up to four; a file's tests stay together, since they share what they train.
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 # The quick benchmarks, one after the other, on an otherwise idle machine (about 20 minutes).
 BENCHMARKS := throughput encoder replay evaluation_throughput episodic event_core

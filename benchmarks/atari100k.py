@@ -46,6 +46,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "reset": ("plasticity=reset", "agent.updates_per_step=2"),
     "episodic_first": ("agent=episodic", "world_model=self_prediction"),
     "advantage": ALWAYS,
+    "wide": ("encoder.width=2",),
+    "wide_first": ("encoder.width=2", "world_model=self_prediction"),
     "fine": ("encoder.size=fine",),
     "nature": ("encoder.size=nature",),
     "drq": ("agent=drq", "agent.epsilon_hold=0"),  # as recorded, before that key was there
