@@ -62,6 +62,8 @@ def atari100k(all_variants: bool = False) -> str:
     if all_variants:
         labels |= {
             "reset": "two updates a step, with resets",
+            "wide": "with twice the channels",
+            "wide_first": "with twice the channels and self-prediction, first half",
             "fine": "with the encoder size `fine`",
             "nature": "with the encoder size `nature`",
             "judged_as_is": "`augmented`, judged by the network that learns",
