@@ -39,6 +39,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "continual_schedules": lambda: continual.continual("continual_schedules"),
     "continual_long": lambda: continual.continual("continual_long"),
     "continual_fourth": lambda: continual.continual("continual_fourth"),
+    "continual_quickstart": lambda: continual.continual("continual_quickstart"),
+    "continual_pairs": continual.continual_pairs,
     "continual_memory": continual.continual_memory,
     "consolidation_cost": continual.consolidation_cost,
     "change_detection": continual.change_detection,
@@ -67,6 +69,7 @@ TABLES: dict[str, Callable[[], str]] = {
 FROM = {
     "findings": "continual",
     "continual_memory": "continual",
+    "continual_pairs": "continual_quickstart",
     "atari100k_all": "atari100k",
     "planning_summary": "planning_advantage",
 }

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from statistics import mean
+
 from benchmarks.tables.markdown import load, markdown, source
+
+GAMES = ("road_runner", "krull", "kung_fu_master")  # of quickstart
 
 
 def change_detection() -> str:
@@ -121,6 +127,48 @@ def continual(name: str = "continual") -> str:
         )
     figure = f"\n![Forgetting curves of all methods](benchmarks/results/{name}.png)\n"
     return markdown(head, rows) + note + figure + source(name, result)
+
+
+def continual_pairs() -> str:
+    """Told the games and told nothing, seed by seed, in both settings that have such pairs."""
+    settings = (("an update a step", "continual"), ("one in four", "continual_quickstart"))
+    rows = []
+    for setting, name in settings:
+        result = load(name)
+        told, none = (
+            {run["seed"]: run for run in result["methods"][method]["runs"]}
+            for method in ("engram", "engram_none")
+        )
+        seeds = [seed for seed in told if seed in none]
+        for seed in seeds:
+            pair = (told[seed], none[seed])
+            ends = [" / ".join(f"{r['returns'][g][-1][1]:,.0f}" for r in pair) for g in GAMES]
+            rows.append(
+                [setting, str(seed), *ends, " / ".join(f"{r['average']:.2f}" for r in pair)]
+            )
+        gaps = [none[seed]["average"] - told[seed]["average"] for seed in seeds]
+        means = [mean(runs[seed]["average"] for seed in seeds) for runs in (told, none)]
+        ends = [
+            " / ".join(
+                f"{mean(runs[s]['returns'][g][-1][1] for s in seeds):,.0f}" for runs in (told, none)
+            )
+            for g in GAMES
+        ]
+        said = f"{means[0]:.2f} / {means[1]:.2f}, p = {sign_flips(gaps):.2f}"
+        rows.append([f"**{setting}**", "mean", *ends, said])
+    note = (
+        "\nTold / told nothing. Games: returns at the end; average: of the scores as shares of the "
+        "games trained alone, of those games that have such a scale there. p: two-sided, how often "
+        "differences of these sizes with signs at random have as large a mean.\n"
+    )
+    return markdown(["updates", "seed", *GAMES, "average"], rows) + note
+
+
+def sign_flips(gaps: Sequence[float]) -> float:
+    """Exact two-sided p of the mean of paired differences, their signs drawn at random."""
+    flips = itertools.product((-1, 1), repeat=len(gaps))
+    sums = [abs(sum(s * g for s, g in zip(signs, gaps))) for signs in flips]
+    return sum(total >= abs(sum(gaps)) - 1e-12 for total in sums) / len(sums)
 
 
 def continual_alarm() -> str:

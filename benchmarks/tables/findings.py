@@ -47,8 +47,12 @@ def labels() -> str:
     methods, change = load("continual")["methods"], load("change_detection")["signals"]["screen"]
     told, none = (methods[name]["mean"]["average"] for name in ("engram", "engram_none"))
     seeds = len(methods["engram_none"]["runs"])
+    quick = load("continual_quickstart")["methods"]
+    quick_told, quick_none = (quick[name]["mean"]["average"] for name in ("engram", "engram_none"))
+    quick_seeds = len(quick["engram_none"]["runs"])
     return (
-        f"`engram` told nothing ends at {none:.2f}, told at {told:.2f} ({seeds} seeds each); "
+        f"`engram` told nothing ends at {none:.2f}, told at {told:.2f} ({seeds} seeds each), with "
+        f"quickstart's settings at {quick_none:.2f} and {quick_told:.2f} ({quick_seeds} each); "
         f"{change['changes'] - change['missed']} of {change['changes']} changes noticed, median "
         f"delay {change['delay_median']:.0f} agent steps, {change['false_alarms']} false alarms in "
         f"{change['agent_steps']:,}"
