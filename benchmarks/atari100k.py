@@ -17,11 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +26,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.runs import train_all  # noqa: E402 - benchmarks/ is no package
 from evaluation.page import write_whole  # noqa: E402 - benchmarks/ is no package
 
 RUNS = Path("runs") / "atari100k"
@@ -72,35 +69,22 @@ RESULT = ROOT / "benchmarks" / "results" / "atari100k.json"
 def train(args: argparse.Namespace) -> None:
     """Start every run that is not finished, `--jobs` at a time."""
 
-    def job(game: str, encoder: str, variant: str, seed: int) -> None:
-        middle = "" if variant == "reactive" else f"{variant}-"
-        folder = RUNS / f"{game}-{encoder}-{middle}s{seed}"
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable,
-            "train.py",
-            "experiment=atari100k",
-            f"sequence.games=[{game}]",
-            f"encoder={encoder}",
-            f"seed={seed}",
-            f"run={folder}",
-            "display=plain",
-            *VARIANTS[variant],
-            *args.overrides,
-        ]
-        with open(f"{folder}.log", "a") as log:
-            begin = time.time()
-            code = subprocess.run(
-                command, cwd=ROOT, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
-            ).returncode
-        print(f"{folder.name}: exit {code}, {time.time() - begin:.0f} s", flush=True)
+    def overrides(game: str, encoder: str, variant: str, seed: int) -> list[str]:
+        words = ["experiment=atari100k", f"sequence.games=[{game}]", f"encoder={encoder}"]
+        return [*words, f"seed={seed}", "display=plain", *VARIANTS[variant], *args.overrides]
 
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for seed in args.seeds:
-            for game in args.games:
-                for encoder in args.encoders:
-                    for variant in args.variants:
-                        pool.submit(job, game, encoder, variant, seed)
+    def folder(game: str, encoder: str, variant: str, seed: int) -> Path:
+        middle = "" if variant == "reactive" else f"{variant}-"
+        return RUNS / f"{game}-{encoder}-{middle}s{seed}"
+
+    every = [
+        (game, encoder, variant, seed)
+        for seed in args.seeds
+        for game in args.games
+        for encoder in args.encoders
+        for variant in args.variants
+    ]
+    train_all([(folder(*run), overrides(*run)) for run in every], args.jobs)
 
 
 def published() -> dict[str, dict[str, float]]:

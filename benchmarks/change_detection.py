@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.recording import called  # noqa: E402 - benchmarks/ is no package
+from benchmarks.runs import train_all  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 GAMES = ("road_runner", "krull", "kung_fu_master")  # the detector was chosen on others
@@ -39,9 +38,9 @@ def train(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     with open(args.out / "command.txt", "a") as note:
         note.write(called() + "\n")
+    runs = []
     for seed in args.seeds:
         for signal in args.signals:
-            folder = args.out / f"{signal}-s{seed}"
             overrides = [
                 "experiment=quickstart",
                 f"agent={args.agent}",
@@ -63,15 +62,8 @@ def train(args: argparse.Namespace) -> None:
                 "agent.epsilon_decay=2000",
                 *args.overrides,
             ]
-            with open(f"{folder}.log", "a") as log:
-                code = subprocess.run(
-                    [sys.executable, "train.py", *overrides, f"run={folder.resolve()}"],
-                    cwd=ROOT,
-                    stdout=log,
-                    stderr=log,
-                    env=os.environ | {"OMP_NUM_THREADS": "1"},
-                ).returncode
-            print(f"{folder.name}: exit {code}", flush=True)
+            runs.append(((args.out / f"{signal}-s{seed}").resolve(), overrides))
+    train_all(runs)
 
 
 def read(folder: Path) -> dict:

@@ -24,11 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,6 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.recording import called  # noqa: E402 - benchmarks/ is no package
+from benchmarks.runs import train_all  # noqa: E402
 from evaluation.page import write_whole  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -184,25 +181,13 @@ def train(args: argparse.Namespace) -> None:
     note, command = args.out / "command.txt", called()
     given = note.read_text().splitlines() if note.exists() else []
     note.write_text("\n".join([*(c for c in given if c != command), command]) + "\n")
-
-    def job(folder: Path, overrides: list[str], visits: int) -> None:
+    todo = []
+    for folder, overrides, visits in plan:
         if finished(folder, visits):
             print(f"{folder.name}: finished already", flush=True)
-            return
-        begin = time.time()
-        with open(f"{folder}.log", "a") as log:
-            code = subprocess.run(
-                [sys.executable, "train.py", *overrides, f"run={folder.resolve()}"],
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            ).returncode
-        print(f"{folder.name}: exit {code}, {time.time() - begin:.0f} s", flush=True)
-
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for future in [pool.submit(job, *item) for item in plan]:
-            future.result()
+        else:
+            todo.append((folder.resolve(), overrides))
+    train_all(todo, args.jobs)
 
 
 # -- results --------------------------------------------------------------------------------------

@@ -17,11 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +25,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.runs import train_all  # noqa: E402 - benchmarks/ is no package
 from evaluation.page import write_whole  # noqa: E402 - benchmarks/ is no package
 
 RUNS = Path("runs") / "episodic"
@@ -49,35 +46,25 @@ KEPT = ("memory/weight", "memory/confidence_taken", "memory/error_fast", "memory
 def train(args: argparse.Namespace) -> None:
     """Start every run that is not finished, `--jobs` at a time; the quick ones first."""
 
-    def job(game: str, agent: str, seed: int) -> None:
-        folder = RUNS / f"{game}-{agent}-s{seed}"
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable,
-            "train.py",
+    def overrides(game: str, agent: str, seed: int) -> list[str]:
+        return [
             "experiment=atari100k",
             f"sequence.games=[{game}]",
             *(OFTEN if agent == "nec_often" else (f"agent={agent}",)),
             f"encoder={args.encoder}",
             "agent.target_tau_end=0",  # as `constant_target` in atari100k.json
             f"seed={seed}",
-            f"run={folder}",
             "display=plain",
             *args.overrides,
         ]
-        with open(ROOT / f"{folder}.log", "a") as log:
-            begin = time.time()
-            code = subprocess.run(
-                command, cwd=ROOT, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
-            ).returncode
-        print(f"{folder.name}: exit {code}, {time.time() - begin:.0f} s", flush=True)
 
-    (ROOT / RUNS).mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for seed in args.seeds:
-            for agent in args.agents:
-                for game in args.games or PLAN[agent]:
-                    pool.submit(job, game, agent, seed)
+    every = [
+        (game, agent, seed)
+        for seed in args.seeds
+        for agent in args.agents
+        for game in args.games or PLAN[agent]
+    ]
+    train_all([(RUNS / "{}-{}-s{}".format(*run), overrides(*run)) for run in every], args.jobs)
 
 
 def read_run(folder: Path) -> dict | None:
