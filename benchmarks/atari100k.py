@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=("reactive",))
     parser.add_argument("--seeds", nargs="+", type=int, default=(0,))
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("overrides", nargs="*", help="further overrides of train.py")
+    parser.add_argument("--overrides", nargs="*", default=(), help="further overrides of train.py")
     args = parser.parse_args()
     {"train": train, "collect": collect}[args.action](args)
 
