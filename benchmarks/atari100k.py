@@ -26,7 +26,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.runs import train_all  # noqa: E402 - benchmarks/ is no package
+from benchmarks.runs import train_all, whole  # noqa: E402 - benchmarks/ is no package
 from evaluation.page import write_whole  # noqa: E402 - benchmarks/ is no package
 
 RUNS = Path("runs") / "atari100k"
@@ -102,8 +102,8 @@ def collect(args: argparse.Namespace) -> None:
             continue
         lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
         evals = [x for x in lines if x["kind"] == "eval"]
-        if not any(x["kind"] == "task" and x["event"] == "end" for x in lines):
-            print(f"{folder.name}: not finished, left out")
+        if not whole(lines):
+            print(f"{folder.name}: not trained and judged at 100k steps, left out")
             continue
         manifest = json.loads((folder / "manifest.json").read_text())
         game, encoder, *variant, seed = folder.name.split("-")

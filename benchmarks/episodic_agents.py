@@ -25,7 +25,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.runs import train_all  # noqa: E402 - benchmarks/ is no package
+from benchmarks.runs import train_all, whole  # noqa: E402 - benchmarks/ is no package
 from evaluation.page import write_whole  # noqa: E402 - benchmarks/ is no package
 
 RUNS = Path("runs") / "episodic"
@@ -68,11 +68,11 @@ def train(args: argparse.Namespace) -> None:
 
 
 def read_run(folder: Path) -> dict | None:
-    """What a finished run says; None if it is not finished."""
+    """What a finished run says; None if it is not finished, or of another length."""
     from envs.scores import hns
 
     lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
-    if not any(x["kind"] == "task" and x["event"] == "end" for x in lines):
+    if not whole(lines):
         return None
     evals = [x for x in lines if x["kind"] == "eval"]
     trained = [x for x in lines if x["kind"] == "train"]
@@ -154,7 +154,7 @@ def collect(args: argparse.Namespace) -> None:
     for folder in sorted(p.parent for p in (ROOT / RUNS).glob("*/metrics.jsonl")):
         run = read_run(folder)
         if run is None:
-            print(f"{folder.name}: not finished, left out")
+            print(f"{folder.name}: not trained and judged at 100k steps, left out")
         else:
             runs.append(run)
     for run in [*of_reactive(args.encoder), *recorded(RESULT)]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 POLL_SECONDS = 0.2
+ATARI_100K = 100_000  # agent steps
 
 
 def train_all(runs: Iterable[tuple[Path, Sequence[str]]], at_once: int = 1) -> None:
@@ -51,6 +52,13 @@ def train_all(runs: Iterable[tuple[Path, Sequence[str]]], at_once: int = 1) -> N
             signal.signal(signum, handler)
     if stopped:
         sys.exit(128 + stopped[0])
+
+
+def whole(lines: Sequence[dict], steps: int = ATARI_100K) -> bool:
+    """Whether a run's metrics are those of one game, trained and judged after so many steps."""
+    ends = [x["step"] for x in lines if x["kind"] == "task" and x["event"] == "end"]
+    judged = [x["step"] for x in lines if x["kind"] == "eval"]
+    return ends == [steps] and bool(judged) and judged[-1] == steps
 
 
 def _start(folder: Path, overrides: Sequence[str]) -> subprocess.Popen:

@@ -60,3 +60,12 @@ def test_a_signal_saves_what_runs_and_starts_nothing_more(root, capsys, signum):
     assert not (root / "x-s2").exists()
     assert capsys.readouterr().out.count("exit 143") == 2
     assert signal.getsignal(signum) is before
+
+
+def test_a_run_is_whole_when_it_is_judged_at_its_end():
+    end = {"kind": "task", "event": "end", "step": 300}
+    judged = [{"kind": "eval", "step": step} for step in (0, 300)]
+    assert runs.whole([*judged, end], 300)
+    assert not runs.whole([*judged, end])  # of another length
+    assert not runs.whole(judged, 300)  # on its way
+    assert not runs.whole([judged[0], end], 300)  # stopped before it was judged
