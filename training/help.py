@@ -29,16 +29,10 @@ def usage(words: Sequence[str]) -> str:
     lines = ["Groups:"]
     for group in sorted(p for p in CONFIG_DIR.iterdir() if p.is_dir()):
         lines.append(f"  {group.name}={'|'.join(sorted(p.stem for p in group.glob('*.yaml')))}")
+    head = "Keys, with their defaults before any preset (experiment=... --help: under it):"
     if words:
-        lines += ["", f"Keys, with their values under {' '.join(words)}:"]
-        lines += _keys(load_config(words))
-    else:
-        lines += [
-            "",
-            "Keys, with their defaults before any preset (experiment=... --help: under it):",
-        ]
-        lines += _keys(RunConfig())
-    return "\n".join(lines)
+        head = f"Keys, with their values under {' '.join(words)}:"
+    return "\n".join([*lines, "", head, *_keys(load_config(words) if words else RunConfig())])
 
 
 def meanings(config: type) -> dict[str, str]:
@@ -80,13 +74,9 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
             continue
         head = f"  {prefix}{key}={_shown(value)}"
         body = textwrap.wrap(said[key].rstrip("."), WIDTH - MARGIN)
-        if len(head) >= MARGIN:
-            lines.append(head)
-        elif body:
-            lines.append(f"{head:<{MARGIN}}{body.pop(0)}")
-        else:
-            lines.append(head)
-        lines += [" " * MARGIN + line for line in body]
+        if body and len(head) < MARGIN:
+            head = f"{head:<{MARGIN}}{body.pop(0)}"
+        lines += [head, *(" " * MARGIN + line for line in body)]
     return lines
 
 
