@@ -177,6 +177,7 @@ def sweep(argv: Sequence[str]) -> int:
     from evaluation.compare import compare
     from evaluation.compare_report import publish
     from evaluation.methods import is_finished
+    from training.folder import command_line
     from training.sweep import Executor, plan_sweep
 
     plan = plan_sweep(argv)
@@ -195,7 +196,7 @@ def sweep(argv: Sequence[str]) -> int:
         left = len(plan.jobs) - len(done)
         print(f"{left} runs are not finished; the part that ends last writes the report")
         return 1 if executor.failed else 0
-    command = shlex.join(["python", *sys.argv])
+    command = command_line()
     sequences: dict[tuple[str, ...], list] = {}  # a comparison is of runs on one sequence
     for job in (j for j in done if not j.reference):
         sequences.setdefault(tuple(job.config.sequence.games), []).append(job)

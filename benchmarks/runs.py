@@ -18,18 +18,27 @@ def train_all(runs: Iterable[tuple[Path, Sequence[str]]], at_once: int = 1) -> N
         runs: folder, as run= is to be given, and further overrides of train.py.
         at_once: runs at a time; where these are several, each has its own `<folder>.log`.
     """
-    from training.config import as_text, load_config
+    from errors import UserError
+    from training.config import load_config
     from training.sweep import Executor, Job, Sweep
 
-    jobs = tuple(
-        Job(folder.name, folder, (*words, as_text(f"run={folder}")), load_config(words))
-        for folder, words in runs
-    )
+    jobs = []
+    for folder, words in runs:
+        try:
+            config = load_config(words)
+            config.sequence.tasks()  # unknown games are named, too
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        jobs.append(Job(folder.name, folder, (*words, f"run={folder}"), config))
     os.environ["OMP_NUM_THREADS"] = "1"  # of the runs
-    executor = Executor(Sweep(Path(), jobs, at_once, jobs), finished=lambda folder: False)
+    executor = Executor(
+        Sweep(Path(), tuple(jobs), at_once, tuple(jobs)), finished=lambda folder: False
+    )
     executor.run()
     if executor.stopped is not None:
         sys.exit(128 + executor.stopped)
+    if executor.failed:
+        sys.exit(1)
 
 
 def whole(lines: Sequence[dict], steps: int = ATARI_100K) -> bool:

@@ -8,14 +8,13 @@ import time
 import pytest
 
 from benchmarks import runs
-from errors import UserError
 from training import sweep
 
 TRAIN = """
 import os, signal, sys, time
 from pathlib import Path
 words = dict(w.split("=", 1) for w in sys.argv[1:])
-folder = Path(words["run"].strip("'"))
+folder = Path(words["run"])
 folder.mkdir(parents=True)
 def save(*_):
     (folder / "saved").touch()
@@ -47,8 +46,12 @@ def test_all_runs_end_and_leave_their_logs(root):
 
 
 def test_a_mistake_is_named_before_anything_starts(root):
-    with pytest.raises(UserError, match=r"agent\.hiden"):
-        runs.train_all([*three(root, 1), (root / "y", ["agent.hiden=1"])])
+    for word, said in (
+        ("agent.hiden=1", "no key 'agent.hiden'"),
+        ("sequence.games=[pogn]", "pong"),
+    ):
+        with pytest.raises(SystemExit, match=f"^error: .*{said}"):
+            runs.train_all([*three(root, 1), (root / "y", [word])])
     assert not list(root.glob("*/begun"))
 
 

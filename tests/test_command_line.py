@@ -17,7 +17,7 @@ import train
 from agents.agent import Agent
 from evaluation.runlog import read_run_log
 from training.config import load_config, to_yaml
-from training.folder import RunFolder, configured
+from training.folder import RunFolder, command_line, configured
 from training.runner import Runner
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -411,3 +411,9 @@ def test_help_lists_groups_and_keys(capsys):
     out = capsys.readouterr().out
     assert "quickstart" in out
     assert "sequence.steps_per_task=" in out
+
+
+def test_a_recorded_command_names_no_place(monkeypatch):
+    """A sweep and a benchmark start train.py by its path."""
+    monkeypatch.setattr(sys, "argv", ["/some/where/train.py", "run=a b"])
+    assert command_line() == "python train.py 'run=a b'"

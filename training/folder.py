@@ -161,7 +161,7 @@ class RunFolder:
         first = {key: old.get(key, value) for key, value in now.items()}
         later = list(old.get("later_starts", []))
         others = {key: now[key] for key in now if now[key] != first[key] and key != "started"}
-        command = shlex.join(["python", *sys.argv])
+        command = command_line()
         if steps != old.get("budget_agent_steps", steps):
             others |= {"command": command, "budget_agent_steps": steps}
         if others:
@@ -277,6 +277,11 @@ def machine() -> dict[str, object]:
         model = names[0].partition(":")[2].strip() if names else model
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cpu": model, "cores": available_cores(), "gpu": gpu, "system": platform.system()}
+
+
+def command_line() -> str:
+    """What was called, as it can be given again from the repository's root."""
+    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _commit() -> str | None:
