@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from errors import UserError
 from neuromorphic import CoreProgram, EventCore
 from neuromorphic.lif import DRIVE_SHIFT, V_MAX
-from neuromorphic.quantise import QuantLayer
+from neuromorphic.quantise import QuantLayer, QuantNetwork
 
 BATCH = 16
 
@@ -49,11 +49,12 @@ class Neurons(nn.Module):
 class IntegerNetwork(nn.Module):
     """The core's network as convolutions and neurons; latent counts [B, C, H, W]."""
 
-    def __init__(self, layers: tuple[QuantLayer, ...]) -> None:
+    def __init__(self, network: QuantNetwork) -> None:
         super().__init__()
+        self.changes = network.spec.input == "frames_and_changes"
         self.convs, self.neurons = nn.ModuleList(), nn.ModuleList()
         self.crops, self.gains = [], []
-        for layer in layers:
+        for layer in network.layers:
             out, reads, *kernel = layer.weight.shape
             conv = nn.Conv2d(reads, out, kernel, layer.stride, layer.padding, bias=False)
             conv.weight = nn.Parameter(torch.as_tensor(layer.weight.astype(np.float64)), False)
@@ -65,6 +66,9 @@ class IntegerNetwork(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """obs uint8 [B, T, H, W]."""
         x = obs.to(torch.float64).transpose(0, 1).unsqueeze(2)  # [T, B, C, H, W]
+        if self.changes:
+            change = torch.diff(x, dim=0, prepend=x[:1])
+            x = torch.cat([x, change.clamp(min=0), (-change).clamp(min=0)], 2)
         for conv, neurons, crop, gain in zip(self.convs, self.neurons, self.crops, self.gains):
             top, bottom, left, right = crop
             x = x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
@@ -115,8 +119,7 @@ def neurobench_metrics(program: CoreProgram, observations: np.ndarray) -> dict:
     from neurobench.models import TorchModel
     from torch.utils.data import DataLoader, TensorDataset
 
-    layers = program.network.layers
-    network = IntegerNetwork(layers)
+    network = IntegerNetwork(program.network)
     obs = torch.from_numpy(observations)
     with torch.inference_mode():
         counts = network(obs[:BATCH])
@@ -134,7 +137,7 @@ def neurobench_metrics(program: CoreProgram, observations: np.ndarray) -> dict:
     return {
         "version": str(neurobench.__version__) if hasattr(neurobench, "__version__") else None,
         "observations": len(obs),
-        "Footprint": int(Footprint()(TorchModel(Stored(layers)))),  # bytes
+        "Footprint": int(Footprint()(TorchModel(Stored(program.network.layers)))),  # bytes
         "ConnectionSparsity": float(results["ConnectionSparsity"]),
         "ActivationSparsity": float(results["ActivationSparsity"]),
         "Effective_MACs": float(operations["Effective_MACs"]),

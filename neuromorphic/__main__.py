@@ -112,9 +112,9 @@ def check_same_spikes(network: object, again: object) -> int:
 
     spec = network.spec
     rng = np.random.default_rng(0)
-    shape = (CHECKED, spec.time_steps, *spec.input_shape)
+    shape = (CHECKED, spec.time_steps, *spec.frame_shape)
     frames = rng.integers(0, 256, shape).astype(np.uint8)
-    frames[rng.random(shape) < rng.random((CHECKED, 1, 1, 1, 1))] = 0  # dark to bright
+    frames[rng.random(shape) < rng.random((CHECKED, *[1] * (len(shape) - 1)))] = 0  # dark to bright
     one, two = (
         EventCore(compile_encoder(n, CoreSpec.ideal())).run(frames, record=True)
         for n in (network, again)

@@ -21,6 +21,7 @@ from .compile import CoreProgram
 from .kernels import STATISTICS, run_program
 from .ledger import Ledger
 from .program import CHANNELS, NEURONS, POSITIONS
+from .spec import with_changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +106,7 @@ class EventCore:
 
     def run(self, frames: np.ndarray, record: bool = False) -> CoreResult:
         """Decide for frames uint8 [T, H, W], [T, C, H, W] or a batch of them, oldest first.
+        Changes, where the program reads them, are made here.
 
         record: keep every spike of every layer and step. Raises UserError for other frames.
         """
@@ -133,8 +135,9 @@ class EventCore:
         """frames as contiguous uint8 [B, T, padded inputs], and whether they were one decision."""
         spec = self.program.network.spec
         frames = np.asarray(frames)
-        one = (spec.time_steps, *spec.input_shape)
-        flat_one = (spec.time_steps, *spec.input_shape[1:]) if spec.input_shape[0] == 1 else one
+        flat_one = one = (spec.time_steps, *spec.frame_shape)
+        if spec.input_shape[0] == 1:  # the channel may be given, too
+            one = (spec.time_steps, *spec.input_shape)
         many = frames.shape[1:] in (one, flat_one)  # of one step and one channel, it is both
         single = not many and frames.shape in (one, flat_one)
         if frames.dtype != np.uint8 or not (single or many):
@@ -142,6 +145,8 @@ class EventCore:
                 f"frames are {frames.dtype} {frames.shape}; the core was compiled for uint8 "
                 f"{flat_one} or a batch of them: check frame_stack and frame size"
             )
+        if spec.input == "frames_and_changes":
+            frames = with_changes(frames)
         batch = np.ascontiguousarray(frames).reshape(-1, spec.time_steps, self.flat.inputs)
         if self._padded != self.flat.inputs:
             padded = np.zeros((*batch.shape[:2], self._padded), np.uint8)

@@ -9,7 +9,9 @@ The float meaning of a `NetworkSpec`, which every other file of this package kee
     latent  = sum_t s_t of the last layer, flattened
 
 x_t is the frame of time step t for the first layer (uint8, one frame a time step, oldest first)
-and the spikes of the layer below at the same t for the others.
+and the spikes of the layer below at the same t for the others. With input="frames_and_changes" the
+first layer has two more channels, what became brighter and what became darker since the frame
+before: the ON and OFF events of an event camera, graded (`with_changes`).
 
 Shapes: C, H, W channels, height, width; T time steps.
 """
@@ -22,6 +24,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from errors import UserError
+
+INPUTS = ("frames", "frames_and_changes")
+
+
+def with_changes(frames: np.ndarray) -> np.ndarray:
+    """Frames uint8 [..., T, H, W] and their rises and falls, uint8 [..., T, 3, H, W]; both are 0 at
+    the first."""
+    out = np.zeros((*frames.shape[:-2], 3, *frames.shape[-2:]), np.uint8)
+    out[..., 0, :, :] = frames
+    now, before = frames[..., 1:, :, :], frames[..., :-1, :, :]
+    highest = np.maximum(now, before)
+    out[..., 1:, 1, :, :] = highest - before
+    out[..., 1:, 2, :, :] = highest - now
+    return out
 
 
 class CompileError(UserError):
@@ -131,7 +147,8 @@ class LayerSpec:
 class NetworkSpec:
     """A feed-forward stack of layers and how it is fed.
 
-    input "frames": graded uint8 values at the first layer, one frame [C, H, W] a time step.
+    input "frames": graded uint8 values at the first layer, one frame [C, H, W] a time step;
+    "frames_and_changes": frames [H, W], which become the C = 3 channels of `with_changes`.
     latent_order: "chw" flattens the last layer as PyTorch does, "hwc" position by position.
     """
 
@@ -150,8 +167,12 @@ class NetworkSpec:
             raise UserError(f"input_shape {self.input_shape} is not (C, H, W)")
         if not 1 <= self.time_steps <= 255:
             raise UserError(f"time_steps={self.time_steps} must lie in 1..255")
-        if self.input != "frames":
-            raise UserError(f"input '{self.input}' is not supported; use 'frames' (uint8)")
+        if self.input not in INPUTS:
+            raise UserError(f"input '{self.input}' is not supported; use {' or '.join(INPUTS)}")
+        if self.input == "frames_and_changes" and self.input_shape[0] != 3:
+            raise UserError(
+                f"input '{self.input}' has 3 channels, not those of input_shape {self.input_shape}"
+            )
         if self.latent_order not in ("chw", "hwc"):
             raise UserError(f"latent_order '{self.latent_order}' must be 'chw' or 'hwc'")
         self.shapes()
@@ -170,13 +191,25 @@ class NetworkSpec:
     def latent_dim(self) -> int:
         return int(np.prod(self.shapes()[-1]))
 
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Of what is given a time step: (H, W) where a frame has one channel, or (C, H, W)."""
+        one = self.input == "frames_and_changes" or self.input_shape[0] == 1
+        return self.input_shape[1:] if one else self.input_shape
+
     def dense_macs(self) -> list[int]:
-        """Multiply-accumulates of each layer for one time step, were it computed densely."""
+        """Multiply-accumulates of each layer for one time step, were it computed densely.
+
+        Changes cost none: a layer that sees several frames at once can take differences itself.
+        """
         shapes = self.shapes()
-        return [
+        macs = [
             int(np.prod(layer.weight.shape)) * out[1] * out[2]
             for layer, out in zip(self.layers, shapes[1:])
         ]
+        if self.input == "frames_and_changes":
+            macs[0] //= 3
+        return macs
 
 
 def network_from_layers(
@@ -184,9 +217,10 @@ def network_from_layers(
 ) -> NetworkSpec:
     """The NetworkSpec of an encoder's own list of layers: what its `layers_spec()` returns.
 
-    Each entry has kind, weight, bias, stride, padding, input_scale, leak, threshold (tensors or
-    arrays), `crop` rows and columns skipped at the upper left, and `in_size`, the side of the
-    part that is read after them. The latent is ordered (row, column, channel).
+    Each entry has kind, weight, bias, stride, padding, input_scale, changes (whether it reads a
+    frame and its change, two channels), leak, threshold (tensors or arrays), `crop` rows and
+    columns skipped at the upper left, and `in_size`, the side of the part that is read after them.
+    The latent is ordered (row, column, channel).
     """
     specs, size = [], tuple(frame)
     for number, layer in enumerate(layers, 1):
@@ -199,12 +233,16 @@ def network_from_layers(
             skip = (layer.crop, layer.crop)
             rest = [n - a - layer.in_size for n, a in zip(size, skip)]
             crop = (skip[0], rest[0], skip[1], rest[1])
+        values = {
+            name: np.asarray(getattr(layer, name), np.float64)
+            for name in ("weight", "bias", "leak", "threshold")
+        }
+        if layer.changes:  # a signed change is what rose less what fell
+            frame_weight, change = values["weight"][:, :1], values["weight"][:, 1:]
+            values["weight"] = np.concatenate([frame_weight, change, -change], 1)
         spec = LayerSpec(
             kind=layer.kind,
-            **{
-                name: np.asarray(getattr(layer, name), np.float64)
-                for name in ("weight", "bias", "leak", "threshold")
-            },
+            **values,
             stride=layer.stride,
             padding=layer.padding,
             input_scale=layer.input_scale,
@@ -214,4 +252,5 @@ def network_from_layers(
         if layer.kind == "conv":
             size = spec.output_shape((spec.weight.shape[1], *size))[1:]
     channels = specs[0].weight.shape[1] if specs and specs[0].kind == "conv" else 1
-    return NetworkSpec(specs, (channels, *frame), time_steps, latent_order="hwc")
+    source = "frames_and_changes" if layers and layers[0].changes else "frames"
+    return NetworkSpec(specs, (channels, *frame), time_steps, source, "hwc")

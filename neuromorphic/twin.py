@@ -24,7 +24,7 @@ from errors import UserError
 
 from .lif import DRIVE_SHIFT, U_EDGE, V_MAX
 from .quantise import FRAME_MAX, QuantConfig, QuantLayer, QuantNetwork, quantise_layer
-from .spec import LayerSpec, NetworkSpec
+from .spec import LayerSpec, NetworkSpec, with_changes
 
 
 class TwinOutput(NamedTuple):
@@ -167,8 +167,10 @@ class QuantisedTwin(nn.Module):
         )
 
     def forward(self, frames: Tensor) -> TwinOutput:
-        """frames uint8 [B, T, H, W] or [B, T, C, H, W], oldest first."""
+        """frames uint8 [B, T, H, W] or [B, T, C, H, W], oldest first; changes are made here."""
         shape = (self.origin.time_steps, *self.origin.input_shape)
+        if self.origin.input == "frames_and_changes" and frames.ndim == 4:
+            frames = torch.from_numpy(with_changes(frames.cpu().numpy())).to(frames.device)
         if frames.ndim == 4 and shape[1] == 1:
             frames = frames.unsqueeze(2)
         if frames.dtype != torch.uint8 or tuple(frames.shape[1:]) != shape:

@@ -35,7 +35,8 @@ class LayerSpec:
     """One layer as plain numbers, for compilers and exporters.
 
     drive = conv(input * input_scale, weight, stride, padding) + bias, on the input without its
-    first `crop` rows and columns and without what lies beyond the last whole patch;
+    first `crop` rows and columns and without what lies beyond the last whole patch; `changes`: the
+    input is a frame and its change from the one before (0 at the first), two channels;
     v <- leak v + drive; spike where v > threshold; v <- 0 there. The latent counts the last
     layer's spikes in the order (row, column, channel). For the ReLU twin leak and threshold are
     None and the layer's output is max(drive, 0).
@@ -53,6 +54,7 @@ class LayerSpec:
     input_scale: float  # 1/255 on the first layer, 1 on spikes
     leak: Tensor | None  # [O]
     threshold: Tensor | None  # [O]
+    changes: bool = False
 
 
 class Encoder(nn.Module):

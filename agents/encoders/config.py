@@ -35,6 +35,9 @@ class EncoderConfig:
     dc_gain: float = 0.1  # share of each kernel's mean kept at initialisation (1 = plain normal).
     # Ours: bright and dark games start with similar rates
     target_rate: float = 0.08  # spikes per neuron per time step; activity budget is 0.15
+    # The first layer sees, beside each frame, its change from the one before, with weights of its
+    # own (ours: what an event camera, Lichtsteiner 2008, reports)
+    changes: bool = False
     k_wta: float = 0.0  # share of a layer's neurons that may spike in one step; 0 = no limit
 
     # -- gradient ---------------------------------------------------------------------------------
@@ -62,6 +65,11 @@ class EncoderConfig:
         check("surrogate", self.surrogate in SURROGATES, " or ".join(SURROGATES))
         check("surrogate_width", 0.0 < self.surrogate_width <= 10.0, "a value above 0, up to 10")
         check("surrogate_peak", 0.0 < self.surrogate_peak <= 10.0, "a value above 0, up to 10")
+        require(
+            self.kind == "spiking" or not self.changes,
+            "encoder.changes is for spiking neurons, which see one frame at a time (kind=conv sees "
+            "all four at once): set encoder.changes=false",
+        )
         require(
             self.kind == "spiking" or self.k_wta == 0.0,
             "encoder.k_wta limits spikes and encoder.kind=conv has none: set encoder.k_wta=0",

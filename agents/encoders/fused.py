@@ -59,7 +59,7 @@ class EventEncoder(torch.autograd.Function):
         batch = len(obs)
         obs = pixels(obs, plan.first)
         weights = list(params[0::4])
-        weights[0] = weights[0] * plan.pixel
+        weights[0] = weights[0].permute(2, 0, 1, 3) * plan.pixel  # [C, k, k, O]: changes last
         leaks = [p.sigmoid() for p in params[2::4]]
         thresholds = [p.exp() for p in params[3::4]]
         spikes = tuple(np.empty(batch * n, np.uint16) for n in plan.words)
@@ -91,13 +91,15 @@ class EventEncoder(torch.autograd.Function):
             for leak, th in zip(leaks, thresholds)
         )
         grads = [torch.zeros_like(w) for w in weights]
+        k, _, channels, out = weights[0].shape
+        grads[0] = torch.zeros(channels, k, k, out)
         sums = [torch.zeros(3, w.shape[-1]) for w in weights]
         every = (grad_rates.numpy() * (plan.share / ctx.batch)).astype(np.float32)
         kernels.backward(
             ctx.obs, ctx.batch, plan.crop, plan.table, transposed, lifs, ctx.spikes,
             ctx.drives, _flat(grad_latent), every, plan.boxcar, _arrays(grads), _arrays(sums),
         )  # fmt: skip
-        grads[0].mul_(plan.pixel)
+        grads[0] = grads[0].mul_(plan.pixel).permute(1, 2, 0, 3).contiguous()
         result = [None, None, None]
         for grad, (bias, leak, threshold), lam, th in zip(grads, sums, leaks, thresholds):
             result += [grad, bias, leak * (lam - lam * lam), threshold * th]

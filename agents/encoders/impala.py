@@ -23,6 +23,7 @@ from agents.encoders.conv import PIXEL, active_units, activity
 from agents.encoders.geometry import FRAME, STACK, channels
 from agents.encoders.initial import generated_frames, init_bias, init_kernels
 from agents.encoders.lif import LIF
+from agents.encoders.spiking import with_changes
 
 STAGES = (16, 32, 32)  # channels at width 1
 BLOCKS = 2  # residual blocks of a stage
@@ -107,7 +108,7 @@ class ImpalaSpikingEncoder(_Impala):
     """kind=spiking, size=impala."""
 
     def __init__(self, config: EncoderConfig, rng: Generator | None = None) -> None:
-        super().__init__(config, 1)
+        super().__init__(config, 1 + config.changes)
         self.config = config
         self.lifs = nn.ModuleList(LIF(c, config) for c in self.activation_channels)
         for conv in self.convs:
@@ -140,8 +141,10 @@ class ImpalaSpikingEncoder(_Impala):
         return spikes, spikes.mean()
 
     def _input(self, obs: Tensor) -> Tensor:
-        frames = obs.transpose(0, 1).reshape(-1, 1, FRAME, FRAME)  # [T * B, 1, H, W]
-        return frames.to(self.convs[0].weight.dtype) * PIXEL
+        frames = obs.transpose(0, 1).unsqueeze(2).to(self.convs[0].weight.dtype)
+        if self.config.changes:
+            frames = with_changes(frames)
+        return frames.flatten(0, 1) * PIXEL  # [T * B, 1 or 2, H, W]
 
     @staticmethod
     def _steps(x: Tensor) -> Tensor:

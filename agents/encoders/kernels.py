@@ -4,7 +4,8 @@
     of one neuron (kernel^2 * C). Arrays are flat; [..] gives the order of their elements.
 
 First layer: a patch whose pixels are those of the step before has the same drive, so it is not
-computed again (nine patches of ten in Atari). Later layers: a spike adds one row of weights.
+computed again (nine patches of ten in Atari); a patch that changed reads its change as well, where
+the encoder sees changes. Later layers: a spike adds one row of weights.
 Backward: the surrogate has compact support, so most gradients are exactly zero and skipped; a
 spike adds one gradient row; patches that did not change share one outer product.
 
@@ -64,6 +65,36 @@ def _read_patch(obs, start, kernel, patch):
 
 
 @njit(cache=True, inline="always")
+def _find_drives(obs, b, corner, kernel, changes, out, last, at, moved):
+    """Where the drive of each step of one patch is: at[t], the first behind `last`; moved[t] says
+    whether the patch is not that of the step before. Returns where the newest is.
+
+    A step has the drive of the one before if its patch is the same and, where changes are seen,
+    nothing changed then.
+    """
+    for t in range(STEPS):
+        start = (b * STEPS + t) * FRAME * FRAME + corner
+        moved[t] = t > 0 and not _same_patch(obs, start, start - FRAME * FRAME, kernel)
+        if t == 0 or moved[t] or (changes and moved[t - 1]):
+            last += out
+        at[t] = last
+    return last
+
+
+@njit(cache=True, inline="always")
+def _read_inputs(obs, start, kernel, changed, patch, before):
+    """A patch's pixels and, if it changed, its change behind them; returns their number."""
+    _read_patch(obs, start, kernel, patch)
+    taps = kernel * kernel
+    if not changed:
+        return taps
+    _read_patch(obs, start - FRAME * FRAME, kernel, before)
+    for i in range(taps):
+        patch[taps + i] = patch[i] - before[i]
+    return 2 * taps
+
+
+@njit(cache=True, inline="always")
 def _fire(drive, at, leak, threshold, shape, b, p, spikes):
     """All steps of the neurons at position p, drive of step t from at[t] on; returns the spikes."""
     out = shape[OUT]
@@ -79,28 +110,32 @@ def _fire(drive, at, leak, threshold, shape, b, p, spikes):
 def image_forward(obs, b, crop, shape, weight, bias, leak, threshold, spikes, drive, base):
     """First layer on sample b of obs [B, T, 84, 84]; returns its number of spikes.
 
-    weight [K, O]; spikes [B, T, P, O/16] u16; drive [patches that changed, O] from `base` on.
+    weight [K, O], K pixels and, with two input channels, as many changes behind them; spikes
+    [B, T, P, O/16] u16; drive [patches that changed, O] from `base` on.
     """
     side, kernel, stride, out = shape[SIDE], shape[KERNEL], shape[STRIDE], shape[OUT]
     taps = kernel * kernel
-    patch = np.empty(taps + SLACK, np.float32)
+    patch = np.empty(2 * taps + SLACK, np.float32)
+    before = np.empty(taps + SLACK, np.float32)
     at = np.empty(STEPS, np.int64)
+    moved = np.empty(STEPS, np.bool_)
     count = 0
     last = base - out  # where the newest drive begins
     for p in range(side * side):
         corner = (crop + p // side * stride) * FRAME + crop + p % side * stride
+        last = _find_drives(obs, b, corner, kernel, shape[IN] == 2, out, last, at, moved)
         for t in range(STEPS):
-            start = (b * STEPS + t) * FRAME * FRAME + corner
-            if t == 0 or not _same_patch(obs, start, start - FRAME * FRAME, kernel):
-                last += out
-                _read_patch(obs, start, kernel, patch)
+            if t == 0 or at[t] != at[t - 1]:
+                start = (b * STEPS + t) * FRAME * FRAME + corner
+                inputs = _read_inputs(
+                    obs, start, kernel, shape[IN] == 2 and moved[t], patch, before
+                )
                 c = 0
                 while c + 2 * LANES <= out:
-                    patch_product(patch, taps, weight, c, out, bias, drive, last + c, 2)
+                    patch_product(patch, inputs, weight, c, out, bias, drive, at[t] + c, 2)
                     c += 2 * LANES
                 if c < out:
-                    patch_product(patch, taps, weight, c, out, bias, drive, last + c, 1)
-            at[t] = last
+                    patch_product(patch, inputs, weight, c, out, bias, drive, at[t] + c, 1)
         count += _fire(drive, at, leak, threshold, shape, b, p, spikes)
     return count
 
@@ -327,17 +362,15 @@ def image_backward(
     """Gradients of the first layer on sample b; upstream [T, P, O] from `up_base` on."""
     side, kernel, stride, out = shape[SIDE], shape[KERNEL], shape[STRIDE], shape[OUT]
     positions, taps = side * side, kernel * kernel
-    patch = np.empty(taps + SLACK, np.float32)
+    patch = np.empty(2 * taps + SLACK, np.float32)
+    before = np.empty(taps + SLACK, np.float32)
     gradient = np.empty(STEPS * out, np.float32)
     at = np.empty(STEPS, np.int64)
+    moved = np.empty(STEPS, np.bool_)
     last = base - out
     for p in range(positions):
         corner = (crop + p // side * stride) * FRAME + crop + p % side * stride
-        for t in range(STEPS):
-            start = (b * STEPS + t) * FRAME * FRAME + corner
-            if t == 0 or not _same_patch(obs, start, start - FRAME * FRAME, kernel):
-                last += out
-            at[t] = last
+        last = _find_drives(obs, b, corner, kernel, shape[IN] == 2, out, last, at, moved)
         _gradient_of_drive(
             drive,
             at,
@@ -361,13 +394,14 @@ def image_backward(
                 some |= nonzero(gradient, t * out + c)
             if some == 0:
                 continue
-            _read_patch(obs, (b * STEPS + t) * FRAME * FRAME + corner, kernel, patch)
+            start = (b * STEPS + t) * FRAME * FRAME + corner
+            inputs = _read_inputs(obs, start, kernel, shape[IN] == 2 and moved[t], patch, before)
             c = 0
             while c + 2 * LANES <= out:
-                add_outer(patch, taps, gradient, t * out + c, grad, c, out, 2)
+                add_outer(patch, inputs, gradient, t * out + c, grad, c, out, 2)
                 c += 2 * LANES
             if c < out:
-                add_outer(patch, taps, gradient, t * out + c, grad, c, out, 1)
+                add_outer(patch, inputs, gradient, t * out + c, grad, c, out, 1)
 
 
 @njit(cache=True)

@@ -24,6 +24,14 @@ PIXEL = 1.0 / 255.0  # input scale of the first layer
 F32 = torch.float32
 
 
+def with_changes(frames: Tensor) -> Tensor:
+    """Frames [T, B, 1, H, W] and behind each its change from the one before, [T, B, 2, H, W]; the
+    first changes nothing."""
+    change = torch.zeros_like(frames)
+    change[1:] = frames[1:] - frames[:-1]
+    return torch.cat([frames, change], 2)
+
+
 class SpikingConv(nn.Module):
     """One convolution and its LIF neurons."""
 
@@ -51,7 +59,7 @@ class SpikingEncoder(Encoder):
 
     def __init__(self, config: EncoderConfig, rng: Generator | None = None) -> None:
         super().__init__()
-        shapes = conv_shapes(config.size, config.width, in_channels=1)
+        shapes = conv_shapes(config.size, config.width, in_channels=1 + config.changes)
         self.config = config
         self.layers = nn.ModuleList(SpikingConv(shape, config, rng) for shape in shapes)
         self.layer_names = tuple(shape.name for shape in shapes)
@@ -91,7 +99,8 @@ class SpikingEncoder(Encoder):
     def _input(self, obs: Tensor) -> Tensor:
         crop = self.layers[0].shape.crop
         frames = obs[:, :, crop:, crop:].transpose(0, 1).unsqueeze(2)  # [T, B, 1, H, W]
-        return frames.to(self.layers[0].weight.dtype) * PIXEL
+        frames = frames.to(self.layers[0].weight.dtype)
+        return (with_changes(frames) if self.config.changes else frames) * PIXEL
 
     @torch.no_grad()
     def _calibrate(self, rng: Generator | None) -> None:
@@ -122,6 +131,7 @@ class SpikingEncoder(Encoder):
                 in_size=layer.shape.in_size,
                 out_size=layer.shape.out_size,
                 input_scale=PIXEL if i == 0 else 1.0,
+                changes=i == 0 and self.config.changes,
                 leak=layer.lif.leak.detach().clone(),
                 threshold=layer.lif.threshold.detach().clone(),
             )

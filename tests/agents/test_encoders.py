@@ -153,6 +153,26 @@ def test_k_wta_does_not_go_with_conv():
         EncoderConfig(kind="conv", k_wta=0.1)
 
 
+def test_changes_do_not_go_with_conv():
+    with pytest.raises(UserError, match=r"encoder\.changes"):
+        EncoderConfig(kind="conv", changes=True)
+
+
+@pytest.mark.parametrize("size", ["der", "impala"])
+def test_changes_are_what_moved_and_still_frames_have_none(size):
+    """Weights of changes matter where something moves, and not at all where nothing does."""
+    encoder = make_encoder(EncoderConfig(size=size, width=0.25, changes=True), rng())
+    moving = generated_frames(2, rng(1))
+    still = moving[:, :1].repeat(1, 4, 1, 1)
+    first = encoder.convs[0].weight if size == "impala" else encoder.layers[0].weight
+    before = [encoder(obs).latent.detach() for obs in (moving, still)]
+    with torch.no_grad():
+        (first[:, 1] if size == "impala" else first[:, :, 1]).mul_(-1.0)
+    after = [encoder(obs).latent.detach() for obs in (moving, still)]
+    assert not torch.equal(before[0], after[0])
+    assert torch.equal(before[1], after[1])
+
+
 def test_wrong_observations_are_refused():
     encoder = make_encoder(EncoderConfig(), rng())
     for bad in (torch.zeros(2, 4, 84, 84), torch.zeros(2, 3, 84, 84, dtype=torch.uint8)):
@@ -160,13 +180,16 @@ def test_wrong_observations_are_refused():
             encoder(bad)
 
 
+@pytest.mark.parametrize("changes", [False, True])
 @pytest.mark.parametrize("size", ["der", "fine", "nature"])
-def test_layers_spec_reproduces_the_spikes(size):
+def test_layers_spec_reproduces_the_spikes(size, changes):
     """A reader of the plain numbers alone gets the same latent."""
-    encoder = make_encoder(EncoderConfig(size=size), rng())
+    encoder = make_encoder(EncoderConfig(size=size, changes=changes), rng())
     frames = generated_frames(3, rng(1))
     x = frames.float().transpose(0, 1).unsqueeze(2)  # [T, B, 1, 84, 84]
     for layer in encoder.layers_spec():
+        if layer.changes:
+            x = torch.cat([x, torch.diff(x, dim=0, prepend=x[:1])], 2)
         x = x[..., layer.crop :, layer.crop :][..., : layer.in_size, : layer.in_size]
         v, spikes = 0.0, []
         for x_t in x:

@@ -72,6 +72,9 @@ CASES = [
     {"surrogate": "boxcar", "surrogate_width": 1.0, "surrogate_peak": 0.5},
     {"size": "fine"},
     {"size": "nature"},
+    {"changes": True},
+    {"size": "nature", "changes": True},
+    {"width": 0.5, "changes": True},
     {"width": 0.5, "leak_init": 0.9},  # 16 and 32 channels: blocks of one vector
     {"width": 1.5, "threshold_init": 0.3},  # 48 and 96 channels: blocks and a rest
 ]
@@ -93,11 +96,13 @@ def test_patch_products_equal_convolutions(size):
     assert_same(run(encoder, encoder.forward, obs), run(encoder, encoder.forward_reference, obs))
 
 
-def test_fused_lif_of_the_residual_net_equals_plain_torch():
+@pytest.mark.parametrize("changes", [False, True])
+def test_fused_lif_of_the_residual_net_equals_plain_torch(changes):
     obs = frames(1)
     results = []
     for fused in (True, False):
-        encoder = make_encoder(EncoderConfig(size="impala", fused=fused), rng())
+        config = EncoderConfig(size="impala", fused=fused, changes=changes)
+        encoder = make_encoder(config, rng())
         results.append(run(encoder, encoder.forward, obs))
     assert_same(*results)
 
@@ -108,9 +113,10 @@ def test_narrow_channels_and_k_wta_take_the_plain_path():
     assert make_encoder(EncoderConfig(fused=False), rng()).plan is None
 
 
+@pytest.mark.parametrize("changes", [False, True])
 @pytest.mark.parametrize("size", ["der", "fine", "nature"])
-def test_with_and_without_gradient_give_the_same_bits(size):
-    encoder = make_encoder(EncoderConfig(size=size), rng())
+def test_with_and_without_gradient_give_the_same_bits(size, changes):
+    encoder = make_encoder(EncoderConfig(size=size, changes=changes), rng())
     obs = frames(5)
     with_gradient = encoder(obs)
     with torch.no_grad():

@@ -30,10 +30,13 @@ def moving_dots(count: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.T
     return frames, label
 
 
-@pytest.mark.parametrize("kind", ["spiking", "conv"])
-def test_learns_the_direction_of_motion(kind):
+@pytest.mark.parametrize(
+    "config",
+    [EncoderConfig(), EncoderConfig(changes=True), EncoderConfig(kind="conv")],
+    ids=["spiking", "changes", "conv"],
+)
+def test_learns_the_direction_of_motion(config):
     rng = torch.Generator().manual_seed(0)
-    config = EncoderConfig(kind=kind)
     encoder = make_encoder(config, rng)
     before = {name: p.detach().clone() for name, p in encoder.named_parameters()}
     head = torch.empty(4, encoder.latent_dim).normal_(0, 0.01, generator=rng).requires_grad_()
@@ -42,7 +45,7 @@ def test_learns_the_direction_of_motion(kind):
         frames, label = moving_dots(32, rng)
         encoding = encoder(frames)
         loss = F.cross_entropy(encoding.latent @ head.t(), label)
-        if kind == "spiking":
+        if config.kind == "spiking":
             loss = loss + 0.01 * ((encoding.rates / config.target_rate - 1) ** 2).sum()
         optimiser.zero_grad()
         loss.backward()
@@ -54,6 +57,6 @@ def test_learns_the_direction_of_motion(kind):
     assert right.float().mean() > 0.9
     for name, p in encoder.named_parameters():  # leaks and thresholds too
         assert not torch.equal(p, before[name]), name
-    if kind == "spiking":
+    if config.kind == "spiking":
         assert encoding.rates.min() > 0.01
         assert encoding.rates.max() < 0.15

@@ -12,9 +12,9 @@ from evaluation.neurobench_metrics import IntegerNetwork, Stored, neurobench_met
 from neuromorphic import CoreSpec, EventCore, QuantConfig, compile_encoder
 
 
-@pytest.fixture(scope="module")
-def program():
-    encoder = make_encoder(EncoderConfig(), torch.Generator().manual_seed(3))
+@pytest.fixture(scope="module", params=[False, True], ids=["frames", "changes"])
+def program(request):
+    encoder = make_encoder(EncoderConfig(changes=request.param), torch.Generator().manual_seed(3))
     return compile_encoder(encoder, CoreSpec.loihi2(), QuantConfig(synapses=1))
 
 
@@ -25,7 +25,7 @@ def observations():
 
 
 def test_spike_counts_are_those_of_the_core(program, observations):
-    counts = IntegerNetwork(program.network.layers)(torch.from_numpy(observations))
+    counts = IntegerNetwork(program.network)(torch.from_numpy(observations))
     latent = EventCore(program).run(observations).latent
     np.testing.assert_array_equal(counts.permute(0, 2, 3, 1).flatten(1).numpy(), latent)
     assert latent.any()
@@ -35,7 +35,8 @@ def test_footprint_has_one_byte_a_weight(program):
     stored = Stored(program.network.layers)
     weights = [b for name, b in stored.named_buffers() if name.startswith("weight")]
     assert [w.element_size() for w in weights] == [1, 1]
-    assert sum(w.numel() for w in weights) == 32 * 25 + 64 * 32 * 25
+    first = 3 if program.network.spec.input == "frames_and_changes" else 1
+    assert sum(w.numel() for w in weights) == 32 * first * 25 + 64 * 32 * 25
 
 
 def test_library_and_ledger_count_the_same(program, observations):

@@ -6,6 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.encoders import EncoderConfig, make_encoder
+from agents.encoders.initial import generated_frames
 from neuromorphic import (
     CoreSpec,
     EventCore,
@@ -16,6 +18,7 @@ from neuromorphic import (
     quantise,
 )
 from neuromorphic.lif import LifParams, LifState, LifStep
+from neuromorphic.spec import with_changes
 from neuromorphic.twin import QuantisedTwin
 
 
@@ -192,6 +195,43 @@ def test_the_core_spec_does_not_change_spikes(core):
     rng = np.random.default_rng(2)
     spec = random_network(rng, 2, True, 4)
     assert_core_equals_twin(spec, random_frames(rng, spec, 3), QuantConfig(synapses=1), core)
+
+
+def test_rises_and_falls_by_hand():
+    frames = np.array([[[10, 200]], [[13, 0]], [[13, 255]]], np.uint8)  # [T, 1, 2]
+    expected = [
+        [[10, 200], [0, 0], [0, 0]],
+        [[13, 0], [3, 0], [0, 200]],
+        [[13, 255], [0, 255], [0, 0]],
+    ]
+    np.testing.assert_array_equal(with_changes(frames)[:, :, 0], expected)
+    np.testing.assert_array_equal(with_changes(np.stack([frames, frames]))[1, :, :, 0], expected)
+
+
+@pytest.mark.parametrize(("synapses", "error"), [(1, 0.15), (2, 0.01)])
+def test_an_encoder_that_sees_changes(synapses, error):
+    """Core and twin agree bit for bit, and nearly with the float encoder."""
+    rng = torch.Generator().manual_seed(5)
+    encoder = make_encoder(EncoderConfig(changes=True), rng)
+    frames = generated_frames(16, rng)
+    program = compile_encoder(encoder, CoreSpec.loihi2(), QuantConfig(synapses=synapses))
+    spec = program.network.spec
+    assert (spec.input, spec.input_shape, spec.frame_shape) == (
+        "frames_and_changes", (3, 84, 84), (84, 84)
+    )  # fmt: skip
+    _, result = assert_core_equals_twin(spec, frames.numpy(), program.network.config)
+    assert result.ledger.overflows == 0
+    latent = encoder(frames).latent.detach().numpy()
+    assert np.abs(result.latent - latent).mean() < error * latent.mean()
+
+
+def test_changes_are_not_billed_to_the_dense_twin():
+    """The ReLU twin reads the same four frames whether the spiking one sees changes or not."""
+    macs = [
+        compile_encoder(make_encoder(EncoderConfig(changes=changes))).network.spec.dense_macs()
+        for changes in (False, True)
+    ]
+    assert macs[0] == macs[1]
 
 
 def test_the_der_encoder_on_frames():

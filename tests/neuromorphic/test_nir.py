@@ -71,6 +71,19 @@ def test_a_round_trip_gives_every_spike_back(network, tmp_path, config, dt):
     assert back.config == config
 
 
+def test_a_network_that_sees_changes_comes_back(tmp_path):
+    rng = np.random.default_rng(2)
+    first = layer(rng, "conv", (4, 3, 3, 3), input_scale=1 / 255)
+    network = NetworkSpec([first], (3, 9, 9), input="frames_and_changes")
+    export_nir(network, tmp_path / "encoder.nir")
+    back = import_nir(tmp_path / "encoder.nir")
+    assert (back.spec.input, back.spec.frame_shape) == ("frames_and_changes", (9, 9))
+    frames = rng.integers(0, 256, (4, 4, 9, 9)).astype(np.uint8)
+    before, after = rasters(network_of(network), frames)[0], rasters(back, frames)[0]
+    np.testing.assert_array_equal(before, after)
+    assert before.sum() > 100
+
+
 def test_a_crop_is_written_as_zeros_around_the_kernel(tmp_path):
     rng = np.random.default_rng(4)
     crop = layer(rng, "conv", (3, 1, 3, 3), stride=(2, 2), input_scale=1 / 255, crop=(2, 1, 1, 2))
