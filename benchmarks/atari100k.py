@@ -42,7 +42,12 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "self_prediction_first": ("world_model=self_prediction",),
     "changes": ("encoder.changes=true",),
     "changes_first": ("encoder.changes=true", "world_model=self_prediction"),
-    "changes_augmented": ("agent=augmented", "encoder.changes=true"),
+    "changes_augmented": (
+        "agent=augmented",
+        "encoder.changes=true",
+        "encoder.bias_init=0.3",
+        "encoder.surrogate_width=1",
+    ),
     "reset": ("plasticity=reset", "agent.updates_per_step=2"),
     "episodic_first": ("agent=episodic", "world_model=self_prediction"),
     "advantage": ALWAYS,

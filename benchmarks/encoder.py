@@ -42,6 +42,7 @@ WARM_UP = 2
 FORMS = {
     "spiking": {"kind": "spiking"},
     "conv": {"kind": "conv"},
+    "spiking, changes": {"kind": "spiking", "changes": True},
     "spiking, plain torch": {"kind": "spiking", "fused": False},
     "conv, plain torch": {"kind": "conv", "fused": False},
 }
@@ -119,9 +120,10 @@ def measure(size: str, batches: list[torch.Tensor]) -> dict:
         }
         for name, form in forms.items()
     }
-    result["ratio spiking / conv"] = {
-        column: round(result["spiking"][column] / result["conv"][column], 3) for column in columns
-    }
+    for one, other in (("spiking", "conv"), ("spiking, changes", "spiking")):
+        result[f"ratio {one} / {other}"] = {
+            column: round(result[one][column] / result[other][column], 3) for column in columns
+        }
     return result
 
 

@@ -65,30 +65,10 @@ def _read_patch(obs, start, kernel, patch):
 
 
 @njit(cache=True, inline="always")
-def _find_drives(obs, b, corner, kernel, changes, out, last, at, moved):
-    """Where the drive of each step of one patch is: at[t], the first behind `last`; moved[t] says
-    whether the patch is not that of the step before. Returns where the newest is.
-
-    A step has the drive of the one before if its patch is the same and, where changes are seen,
-    nothing changed then.
-    """
-    for t in range(STEPS):
-        start = (b * STEPS + t) * FRAME * FRAME + corner
-        moved[t] = t > 0 and not _same_patch(obs, start, start - FRAME * FRAME, kernel)
-        if t == 0 or moved[t] or (changes and moved[t - 1]):
-            last += out
-        at[t] = last
-    return last
-
-
-@njit(cache=True, inline="always")
-def _read_inputs(obs, start, kernel, changed, patch, before):
-    """A patch's pixels and, if it changed, its change behind them; returns their number."""
-    _read_patch(obs, start, kernel, patch)
-    taps = kernel * kernel
-    if not changed:
-        return taps
+def _read_change(obs, start, kernel, patch, before):
+    """Behind a patch's pixels, how each differs from the step before; returns the inputs in all."""
     _read_patch(obs, start - FRAME * FRAME, kernel, before)
+    taps = kernel * kernel
     for i in range(taps):
         patch[taps + i] = patch[i] - before[i]
     return 2 * taps
@@ -118,24 +98,29 @@ def image_forward(obs, b, crop, shape, weight, bias, leak, threshold, spikes, dr
     patch = np.empty(2 * taps + SLACK, np.float32)
     before = np.empty(taps + SLACK, np.float32)
     at = np.empty(STEPS, np.int64)
-    moved = np.empty(STEPS, np.bool_)
+    changes = shape[IN] == 2
     count = 0
     last = base - out  # where the newest drive begins
     for p in range(side * side):
         corner = (crop + p // side * stride) * FRAME + crop + p % side * stride
-        last = _find_drives(obs, b, corner, kernel, shape[IN] == 2, out, last, at, moved)
+        moved = False
         for t in range(STEPS):
-            if t == 0 or at[t] != at[t - 1]:
-                start = (b * STEPS + t) * FRAME * FRAME + corner
-                inputs = _read_inputs(
-                    obs, start, kernel, shape[IN] == 2 and moved[t], patch, before
-                )
+            start = (b * STEPS + t) * FRAME * FRAME + corner
+            fades = changes and moved  # what changed at the step before does so no more
+            moved = t > 0 and not _same_patch(obs, start, start - FRAME * FRAME, kernel)
+            if t == 0 or moved or fades:
+                last += out
+                _read_patch(obs, start, kernel, patch)
+                inputs = taps
+                if changes and moved:
+                    inputs = _read_change(obs, start, kernel, patch, before)
                 c = 0
                 while c + 2 * LANES <= out:
-                    patch_product(patch, inputs, weight, c, out, bias, drive, at[t] + c, 2)
+                    patch_product(patch, inputs, weight, c, out, bias, drive, last + c, 2)
                     c += 2 * LANES
                 if c < out:
-                    patch_product(patch, inputs, weight, c, out, bias, drive, at[t] + c, 1)
+                    patch_product(patch, inputs, weight, c, out, bias, drive, last + c, 1)
+            at[t] = last
         count += _fire(drive, at, leak, threshold, shape, b, p, spikes)
     return count
 
@@ -366,11 +351,18 @@ def image_backward(
     before = np.empty(taps + SLACK, np.float32)
     gradient = np.empty(STEPS * out, np.float32)
     at = np.empty(STEPS, np.int64)
-    moved = np.empty(STEPS, np.bool_)
+    changes = shape[IN] == 2
     last = base - out
     for p in range(positions):
         corner = (crop + p // side * stride) * FRAME + crop + p % side * stride
-        last = _find_drives(obs, b, corner, kernel, shape[IN] == 2, out, last, at, moved)
+        moved = False
+        for t in range(STEPS):
+            start = (b * STEPS + t) * FRAME * FRAME + corner
+            fades = changes and moved
+            moved = t > 0 and not _same_patch(obs, start, start - FRAME * FRAME, kernel)
+            if t == 0 or moved or fades:
+                last += out
+            at[t] = last
         _gradient_of_drive(
             drive,
             at,
@@ -395,7 +387,10 @@ def image_backward(
             if some == 0:
                 continue
             start = (b * STEPS + t) * FRAME * FRAME + corner
-            inputs = _read_inputs(obs, start, kernel, shape[IN] == 2 and moved[t], patch, before)
+            _read_patch(obs, start, kernel, patch)
+            inputs = taps
+            if changes and t > 0 and not _same_patch(obs, start, start - FRAME * FRAME, kernel):
+                inputs = _read_change(obs, start, kernel, patch, before)
             c = 0
             while c + 2 * LANES <= out:
                 add_outer(patch, inputs, gradient, t * out + c, grad, c, out, 2)

@@ -130,12 +130,14 @@ def published() -> str:
 
 
 def spikes() -> str:
-    size = load("encoder")["sizes"]["der"]
-    step = size["spiking"]["step"] / size["conv"]["step"]
-    update = size["spiking"]["double_q"] / size["conv"]["double_q"]
+    results = [load("encoder"), load("encoder_amd")]
+    steps, updates = (
+        " and ".join(f"{r['sizes']['der']['ratio spiking / conv'][k]:.2f}x" for r in results)
+        for k in ("step", "double_q")
+    )
     return (
-        f"a training step of the encoder takes {step:.2f}x that of its ReLU twin, a whole double-Q "
-        f"update {update:.2f}x"
+        f"a training step of the encoder takes {steps} that of its ReLU twin, a whole double-Q "
+        f"update {updates} ({' and '.join(r['machine'] for r in results)})"
     )
 
 

@@ -91,19 +91,29 @@ def atari100k(all_variants: bool = False) -> str:
     return markdown(head, rows) + source("atari100k", result)
 
 
+RATIOS = ("step", "double_q")
+
+
 def encoder() -> str:
-    result = load("encoder")
+    result, amd = load("encoder"), load("encoder_amd")
     rows = []
     for size, cell in result["sizes"].items():
         spiking, conv, ratio = (cell[k] for k in ("spiking", "conv", "ratio spiking / conv"))
         rows.append(
             [size]
             + [f"{spiking[k]:.1f} / {conv[k]:.1f}" for k in ("forward", "step", "double_q")]
-            + [f"{ratio['step']:.2f}x", f"{ratio['double_q']:.2f}x"]
+            + [f"{ratio[k]:.2f}x" for k in RATIOS]
+            + [f"{amd['sizes'][size]['ratio spiking / conv'][k]:.2f}x" for k in RATIOS]
+            + [f"{cell['ratio spiking, changes / spiking']['step']:.2f}x"]
         )
     head = ["size", "forward", "training step", "double-Q update", "step ratio", "update ratio"]
-    note = "\nMilliseconds, spiking / ReLU twin, batch 32, one thread.\n"
-    return markdown(head, rows) + note + source("encoder", result)
+    head += [f"{name} on {amd['machine']}" for name in head[4:]] + ["step with changes"]
+    note = (
+        "\nMilliseconds, spiking / ReLU twin, batch 32, one thread; last column: "
+        "`encoder.changes=true` against the spiking encoder without.\n"
+    )
+    sources = source("encoder", result) + source("encoder_amd", amd)
+    return markdown(head, rows) + note + sources
 
 
 def evaluation_throughput() -> str:
