@@ -61,6 +61,9 @@ def atari100k(all_variants: bool = False) -> str:
     }
     if all_variants:
         labels |= {
+            "changes": "that also sees changes",
+            "changes_first": "that also sees changes, with self-prediction, first half",
+            "changes_augmented": "`augmented` that also sees changes",
             "reset": "two updates a step, with resets",
             "wide": "with twice the channels",
             "wide_first": "with twice the channels and self-prediction, first half",
