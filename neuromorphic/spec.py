@@ -217,12 +217,13 @@ def network_from_layers(
 ) -> NetworkSpec:
     """The NetworkSpec of an encoder's own list of layers: what its `layers_spec()` returns.
 
-    Each entry has kind, weight, bias, stride, padding, input_scale, changes (whether it reads a
-    frame and its change, two channels), leak, threshold (tensors or arrays), `crop` rows and
-    columns skipped at the upper left, and `in_size`, the side of the part that is read after them.
-    The latent is ordered (row, column, channel).
+    Each entry has kind, weight, bias, stride, padding, input_scale, leak, threshold (tensors or
+    arrays), `crop` rows and columns skipped at the upper left, and `in_size`, the side of the
+    part that is read after them; the first may have `changes`: it reads a frame and its change,
+    two channels. The latent is ordered (row, column, channel).
     """
     specs, size = [], tuple(frame)
+    changes = bool(layers) and getattr(layers[0], "changes", False)
     for number, layer in enumerate(layers, 1):
         if layer.leak is None or layer.threshold is None:
             raise UserError(
@@ -237,7 +238,7 @@ def network_from_layers(
             name: np.asarray(getattr(layer, name), np.float64)
             for name in ("weight", "bias", "leak", "threshold")
         }
-        if layer.changes:  # a signed change is what rose less what fell
+        if changes and number == 1:  # a signed change is what rose less what fell
             frame_weight, change = values["weight"][:, :1], values["weight"][:, 1:]
             values["weight"] = np.concatenate([frame_weight, change, -change], 1)
         spec = LayerSpec(
@@ -252,5 +253,5 @@ def network_from_layers(
         if layer.kind == "conv":
             size = spec.output_shape((spec.weight.shape[1], *size))[1:]
     channels = specs[0].weight.shape[1] if specs and specs[0].kind == "conv" else 1
-    source = "frames_and_changes" if layers and layers[0].changes else "frames"
+    source = "frames_and_changes" if changes else "frames"
     return NetworkSpec(specs, (channels, *frame), time_steps, source, "hwc")
