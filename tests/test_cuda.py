@@ -24,6 +24,7 @@ AGENTS = {
     "conv": ("agent=reactive", "encoder=conv"),
     "impala": ("agent=reactive", "encoder=conv", "encoder.size=impala", "encoder.width=0.25"),
     "noisy, prioritised, distributional": ("agent=der", "encoder=conv"),
+    "changes": ("agent=reactive", "encoder.changes=true"),
     "world model": ("agent=reactive", "world_model=latent", "world_model.every=2"),
     "cloning": ("agent=engram",),
     "consolidation": ("agent=reactive", "consolidation=[online_ewc,si]"),
