@@ -2,6 +2,9 @@
 
     python benchmarks/encoder.py            # writes benchmarks/results/encoder.json
 
+encoder_amd.json is the same from another processor and from before encoder.changes, kept under
+that name.
+
 One thread, batch 32, another batch at each repetition (a processor learns a repeated one by heart).
 All forms of a size take turns within a run; the figures are medians of processor time, which for
 one thread equals time on the clock unless other processes take the core away. Columns:

@@ -21,6 +21,7 @@ from errors import UserError
 from neuromorphic import CoreProgram, EventCore
 from neuromorphic.lif import DRIVE_SHIFT, V_MAX
 from neuromorphic.quantise import QuantLayer, QuantNetwork
+from neuromorphic.spec import with_changes
 
 BATCH = 16
 
@@ -51,7 +52,7 @@ class IntegerNetwork(nn.Module):
 
     def __init__(self, network: QuantNetwork) -> None:
         super().__init__()
-        self.changes = network.spec.input == "frames_and_changes"
+        self.sees_changes = network.spec.sees_changes
         self.convs, self.neurons = nn.ModuleList(), nn.ModuleList()
         self.crops, self.gains = [], []
         for layer in network.layers:
@@ -65,10 +66,8 @@ class IntegerNetwork(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """obs uint8 [B, T, H, W]."""
-        x = obs.to(torch.float64).transpose(0, 1).unsqueeze(2)  # [T, B, C, H, W]
-        if self.changes:
-            change = torch.diff(x, dim=0, prepend=x[:1])
-            x = torch.cat([x, change.clamp(min=0), (-change).clamp(min=0)], 2)
+        x = torch.from_numpy(with_changes(obs.numpy())) if self.sees_changes else obs.unsqueeze(2)
+        x = x.to(torch.float64).transpose(0, 1)  # [T, B, C, H, W]
         for conv, neurons, crop, gain in zip(self.convs, self.neurons, self.crops, self.gains):
             top, bottom, left, right = crop
             x = x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]

@@ -145,7 +145,7 @@ class EventCore:
                 f"frames are {frames.dtype} {frames.shape}; the core was compiled for uint8 "
                 f"{flat_one} or a batch of them: check frame_stack and frame size"
             )
-        if spec.input == "frames_and_changes":
+        if spec.sees_changes:
             frames = with_changes(frames)
         batch = np.ascontiguousarray(frames).reshape(-1, spec.time_steps, self.flat.inputs)
         if self._padded != self.flat.inputs:

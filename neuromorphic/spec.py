@@ -169,7 +169,7 @@ class NetworkSpec:
             raise UserError(f"time_steps={self.time_steps} must lie in 1..255")
         if self.input not in INPUTS:
             raise UserError(f"input '{self.input}' is not supported; use {' or '.join(INPUTS)}")
-        if self.input == "frames_and_changes" and self.input_shape[0] != 3:
+        if self.sees_changes and self.input_shape[0] != 3:
             raise UserError(
                 f"input '{self.input}' has 3 channels, not those of input_shape {self.input_shape}"
             )
@@ -192,9 +192,13 @@ class NetworkSpec:
         return int(np.prod(self.shapes()[-1]))
 
     @property
+    def sees_changes(self) -> bool:
+        return self.input == "frames_and_changes"
+
+    @property
     def frame_shape(self) -> tuple[int, ...]:
         """Of what is given a time step: (H, W) where a frame has one channel, or (C, H, W)."""
-        one = self.input == "frames_and_changes" or self.input_shape[0] == 1
+        one = self.sees_changes or self.input_shape[0] == 1
         return self.input_shape[1:] if one else self.input_shape
 
     def dense_macs(self) -> list[int]:
@@ -207,7 +211,7 @@ class NetworkSpec:
             int(np.prod(layer.weight.shape)) * out[1] * out[2]
             for layer, out in zip(self.layers, shapes[1:])
         ]
-        if self.input == "frames_and_changes":
+        if self.sees_changes:
             macs[0] //= 3
         return macs
 

@@ -168,15 +168,17 @@ class QuantisedTwin(nn.Module):
 
     def forward(self, frames: Tensor) -> TwinOutput:
         """frames uint8 [B, T, H, W] or [B, T, C, H, W], oldest first; changes are made here."""
-        shape = (self.origin.time_steps, *self.origin.input_shape)
-        if self.origin.input == "frames_and_changes" and frames.ndim == 4:
-            frames = torch.from_numpy(with_changes(frames.cpu().numpy())).to(frames.device)
-        if frames.ndim == 4 and shape[1] == 1:
-            frames = frames.unsqueeze(2)
+        shape = (self.origin.time_steps, *self.origin.frame_shape)
+        if frames.ndim == 5 and self.origin.input_shape[0] == 1:
+            frames = frames.squeeze(2)
         if frames.dtype != torch.uint8 or tuple(frames.shape[1:]) != shape:
             raise UserError(
                 f"frames are {frames.dtype} {tuple(frames.shape)}, not uint8 (B, *{shape})"
             )
+        if self.origin.sees_changes:
+            frames = torch.from_numpy(with_changes(frames.cpu().numpy())).to(frames.device)
+        elif frames.ndim == 4:
+            frames = frames.unsqueeze(2)
         x = frames.to(torch.float64)  # [B, T, C, H, W]
         spikes, wraps, clips = [], [], []
         for layer in self.layers:

@@ -90,9 +90,8 @@ class EventEncoder(torch.autograd.Function):
             _arrays([leak, th, plan.peak / th, (1.0 / plan.width) / th])
             for leak, th in zip(leaks, thresholds)
         )
-        grads = [torch.zeros_like(w) for w in weights]
-        k, _, channels, out = weights[0].shape
-        grads[0] = torch.zeros(channels, k, k, out)
+        first, *others = weights
+        grads = [torch.zeros(first.permute(2, 0, 1, 3).shape), *map(torch.zeros_like, others)]
         sums = [torch.zeros(3, w.shape[-1]) for w in weights]
         every = (grad_rates.numpy() * (plan.share / ctx.batch)).astype(np.float32)
         kernels.backward(

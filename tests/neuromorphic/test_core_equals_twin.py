@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from agents.encoders import EncoderConfig, make_encoder
 from agents.encoders.initial import generated_frames
+from errors import UserError
 from neuromorphic import (
     CoreSpec,
     EventCore,
@@ -223,6 +224,20 @@ def test_an_encoder_that_sees_changes(synapses, error):
     assert result.ledger.overflows == 0
     latent = encoder(frames).latent.detach().numpy()
     assert np.abs(result.latent - latent).mean() < error * latent.mean()
+
+
+def test_core_and_twin_refuse_what_is_no_frame():
+    """Also where the frames are first made into channels of frames and changes."""
+    program = compile_encoder(make_encoder(EncoderConfig(changes=True)))
+    core, twin = EventCore(program), QuantisedTwin(program.network.spec)
+    for wrong in (
+        np.zeros((2, 4, 84, 84), np.float32),
+        np.zeros((2, 3, 84, 84), np.uint8),
+        np.zeros((2, 4, 3, 84, 84), np.uint8),
+    ):
+        for run in (core.run, lambda frames: twin(torch.from_numpy(frames))):
+            with pytest.raises(UserError, match="frames are"):
+                run(wrong)
 
 
 def test_changes_are_not_billed_to_the_dense_twin():
