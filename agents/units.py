@@ -90,7 +90,7 @@ def activity(network: QNetwork, obs: Tensor) -> Activity:
     if isinstance(encoder, SpikingEncoder) and _plain(network):
         x = encoder._input(obs)
         for name, layer in zip(encoder.layer_names, encoder.layers):
-            spikes = layer.lif(layer.drive(x))  # [T, B, H', W', O]
+            spikes, _ = layer.lif(layer.drive(x))  # [T, B, H', W', O]
             means[name] = spikes.mean((0, 1, 2, 3))
             x = spikes.movedim(-1, 2)
         latent = spikes.sum(0).flatten(1)

@@ -38,6 +38,9 @@ class EncoderConfig:
     # The first layer sees, beside each frame, its change from the one before, with weights of its
     # own (ours: what an event camera, Lichtsteiner 2008, reports)
     changes: bool = False
+    # A spike carries how far v was above the threshold, and leaves v there (graded spikes as of
+    # Loihi 2, Orchard 2021; off: all spikes are alike, v <- 0)
+    graded: bool = False
     k_wta: float = 0.0  # share of a layer's neurons that may spike in one step; 0 = no limit
 
     # -- gradient ---------------------------------------------------------------------------------
@@ -69,6 +72,11 @@ class EncoderConfig:
             self.kind == "spiking" or not self.changes,
             "encoder.changes is for spiking neurons, which see one frame at a time (kind=conv sees "
             "all four at once): set encoder.changes=false",
+        )
+        require(
+            self.kind == "spiking" or not self.graded,
+            "encoder.graded is a kind of spikes and encoder.kind=conv has none: set "
+            "encoder.graded=false",
         )
         require(
             self.kind == "spiking" or self.k_wta == 0.0,

@@ -47,6 +47,7 @@ class Plan:
         self.share = 1.0 / np.array(self.sizes)  # mean rate of one spike in a batch of one
         self.boxcar = config.surrogate == "boxcar"
         self.width, self.peak = config.surrogate_width, config.surrogate_peak
+        self.graded = config.graded
         self.pixel = pixel
 
 
@@ -62,19 +63,25 @@ class EventEncoder(torch.autograd.Function):
         weights[0] = weights[0].permute(2, 0, 1, 3) * plan.pixel  # [C, k, k, O]: changes last
         leaks = [p.sigmoid() for p in params[2::4]]
         thresholds = [p.exp() for p in params[3::4]]
+        gains = [1.0 / th for th in thresholds]
         spikes = tuple(np.empty(batch * n, np.uint16) for n in plan.words)
-        # torch allocates: its allocator keeps large blocks where numpy returns them.
-        drives = tuple(torch.empty(n * batch if keep else n).numpy() for n in plan.sizes)
+
+        def floats() -> tuple[np.ndarray, ...]:
+            # torch allocates: its allocator keeps large blocks where numpy returns them.
+            return tuple(torch.empty(n * batch if keep else n).numpy() for n in plan.sizes)
+
+        drives = floats()
+        sizes = floats() if plan.graded else tuple(np.empty(0, np.float32) for _ in plan.sizes)
         counts = np.zeros(len(spikes), np.int64)
         latent = torch.empty(batch, plan.latent)
         kernels.forward(
             obs, batch, plan.crop, plan.table, _arrays(weights),
-            _arrays(params[1::4]), _arrays(leaks), _arrays(thresholds), spikes, drives, counts,
-            latent.view(-1).numpy(), keep,
+            _arrays(params[1::4]), tuple(map(_arrays, zip(leaks, thresholds, gains))), spikes,
+            sizes, drives, counts, latent.view(-1).numpy(), keep,
         )  # fmt: skip
         rates = torch.from_numpy((counts * (plan.share / batch)).astype(np.float32))
         if keep:
-            ctx.plan, ctx.spikes, ctx.drives = plan, spikes, drives
+            ctx.plan, ctx.spikes, ctx.sizes, ctx.drives = plan, spikes, sizes, drives
             ctx.obs, ctx.batch = obs, batch
             ctx.save_for_backward(*params[0::4], *leaks, *thresholds)
         return latent, rates
@@ -87,7 +94,7 @@ class EventEncoder(torch.autograd.Function):
         weights, leaks, thresholds = saved[:layers], saved[layers : 2 * layers], saved[-layers:]
         transposed = _arrays([w.view(-1, w.shape[-1]).t() for w in weights])
         lifs = tuple(
-            _arrays([leak, th, plan.peak / th, (1.0 / plan.width) / th])
+            _arrays([leak, th, plan.peak / th, (1.0 / plan.width) / th, 1.0 / th])
             for leak, th in zip(leaks, thresholds)
         )
         first, *others = weights
@@ -95,7 +102,7 @@ class EventEncoder(torch.autograd.Function):
         sums = [torch.zeros(3, w.shape[-1]) for w in weights]
         every = (grad_rates.numpy() * (plan.share / ctx.batch)).astype(np.float32)
         kernels.backward(
-            ctx.obs, ctx.batch, plan.crop, plan.table, transposed, lifs, ctx.spikes,
+            ctx.obs, ctx.batch, plan.crop, plan.table, transposed, lifs, ctx.spikes, ctx.sizes,
             ctx.drives, _flat(grad_latent), every, plan.boxcar, _arrays(grads), _arrays(sums),
         )  # fmt: skip
         grads[0] = grads[0].mul_(plan.pixel).permute(1, 2, 0, 3).contiguous()

@@ -135,10 +135,10 @@ class ImpalaSpikingEncoder(_Impala):
 
     def _fire(self, lif: LIF, drive: Tensor) -> tuple[Tensor, Tensor]:
         """Spikes [T, B, H, W, C] and their mean."""
-        if self.config.fused and not self.config.k_wta and fused_lif.fits(drive):
+        plain = self.config.k_wta or self.config.graded
+        if self.config.fused and not plain and fused_lif.fits(drive):
             return fused_lif.FusedLIF.apply(drive, lif.leak_logit, lif.log_threshold, lif.surrogate)
-        spikes = lif(drive)
-        return spikes, spikes.mean()
+        return lif(drive)
 
     def _input(self, obs: Tensor) -> Tensor:
         frames = obs.transpose(0, 1).unsqueeze(2).to(self.convs[0].weight.dtype)
@@ -161,6 +161,6 @@ class ImpalaSpikingEncoder(_Impala):
             steps = self._steps(drive)
             if self.config.threshold_init == 0.0:
                 self.lifs[index].calibrate(steps, self.config.target_rate)
-            return self.lifs[index](steps).flatten(0, 1).permute(0, 3, 1, 2)
+            return self.lifs[index](steps)[0].flatten(0, 1).permute(0, 3, 1, 2)
 
         self.trunk(x, fire)

@@ -9,12 +9,15 @@ the encoder sees changes. Later layers: a spike adds one row of weights.
 Backward: the surrogate has compact support, so most gradients are exactly zero and skipped; a
 spike adds one gradient row; patches that did not change share one outer product.
 
+Graded spikes (`sizes` below; an empty array where they are not) differ in four places: what a spike
+leaves, its weight row times its size, its share in a gradient, and the latent, which sums sizes.
+
 Sums run in a fixed order on one thread: the same inputs give the same bits.
 """
 
 from __future__ import annotations
 
-# vector.py bf0c7630df7f (a change there must reach numba's cache of this file; a test checks)
+# vector.py 738a12abe9dc (a change there must reach numba's cache of this file; a test checks)
 import numpy as np
 from numba import njit
 
@@ -24,9 +27,12 @@ from agents.encoders.vector import (
     add_outer,
     add_patterns,
     add_scaled_rows,
+    add_steps,
     add_vector,
     lif_backward,
+    lif_backward_graded,
     lif_forward,
+    lif_forward_graded,
     list_events,
     list_patterns,
     list_values,
@@ -75,23 +81,34 @@ def _read_change(obs, start, kernel, patch, before):
 
 
 @njit(cache=True, inline="always")
-def _fire(drive, at, leak, threshold, shape, b, p, spikes):
-    """All steps of the neurons at position p, drive of step t from at[t] on; returns the spikes."""
+def _fire(drive, at, lif, shape, b, p, spikes, sizes, sized):
+    """All steps of the neurons at position p, drive of step t from at[t] on; returns the spikes.
+
+    lif = (leak, threshold, gain), each [O]; the sizes of this sample's spikes begin at `sized`.
+    """
+    leak, threshold, gain = lif
     out = shape[OUT]
-    words = shape[SIDE] * shape[SIDE] * (out // LANES)
+    width = shape[SIDE] * shape[SIDE] * out
+    words = width // LANES
     count = 0
     for c in range(0, out, LANES):
         word = b * STEPS * words + (p * out + c) // LANES
-        count += lif_forward(drive, at, leak, threshold, c, spikes, word, words)
+        if len(sizes):
+            count += lif_forward_graded(
+                drive, at, leak, threshold, c, spikes, word, words, gain, sizes,
+                sized + p * out + c, width,
+            )  # fmt: skip
+        else:
+            count += lif_forward(drive, at, leak, threshold, c, spikes, word, words)
     return count
 
 
 @njit(cache=True)
-def image_forward(obs, b, crop, shape, weight, bias, leak, threshold, spikes, drive, base):
+def image_forward(obs, b, crop, shape, weight, bias, lif, spikes, sizes, drive, base):
     """First layer on sample b of obs [B, T, 84, 84]; returns its number of spikes.
 
     weight [K, O], K pixels and, with two input channels, as many changes behind them; spikes
-    [B, T, P, O/16] u16; drive [patches that changed, O] from `base` on.
+    [B, T, P, O/16] u16; drive [patches that changed, O] and sizes [T, P, O] from `base` on.
     """
     side, kernel, stride, out = shape[SIDE], shape[KERNEL], shape[STRIDE], shape[OUT]
     taps = kernel * kernel
@@ -121,7 +138,7 @@ def image_forward(obs, b, crop, shape, weight, bias, leak, threshold, spikes, dr
                 if c < out:
                     patch_product(patch, inputs, weight, c, out, bias, drive, last + c, 1)
             at[t] = last
-        count += _fire(drive, at, leak, threshold, shape, b, p, spikes)
+        count += _fire(drive, at, lif, shape, b, p, spikes, sizes, base)
     return count
 
 
@@ -146,29 +163,80 @@ def _list_inputs(spikes, first, shape, p, rows):
     return n
 
 
+@njit(cache=True, inline="always")
+def _scatter(transposed, active, values, n, column, span, width, down, target):
+    """down[target:] += sum over n active channels of value * transposed[channel, column:]."""
+    end = column + span
+    if span == 10 * LANES:
+        add_scaled_rows(transposed, active, values, n, column, width, down, target, 10)
+        return
+    while column + 8 * LANES <= end:
+        add_scaled_rows(transposed, active, values, n, column, width, down, target, 8)
+        column += 8 * LANES
+        target += 8 * LANES
+    while column + 4 * LANES <= end:
+        add_scaled_rows(transposed, active, values, n, column, width, down, target, 4)
+        column += 4 * LANES
+        target += 4 * LANES
+    while column < end:
+        add_scaled_rows(transposed, active, values, n, column, width, down, target, 1)
+        column += LANES
+        target += LANES
+
+
+@njit(cache=True, inline="always")
+def _list_sizes(spikes, first, sizes, start, shape, p, packed):
+    """The sizes of the spikes that `_list_inputs` lists; sizes [side_in, side_in, C] of one step,
+    from `start` on."""
+    kernel, channels = shape[KERNEL], shape[IN]
+    side_in, side, stride = shape[SIDE_IN], shape[SIDE], shape[STRIDE]
+    corner = p // side * stride * side_in + p % side * stride
+    n = 0
+    for y in range(kernel):
+        place = (corner + y * side_in) * channels
+        for at in range(place, place + kernel * channels, LANES):
+            mask = np.uint64(spikes[first + at // LANES])
+            list_values(mask, sizes, start + at, packed, n)
+            n += popcount(mask)
+
+
 @njit(cache=True)
-def event_forward(source, b, shape, weight, bias, leak, threshold, spikes, drive, base):
+def event_forward(
+    source, source_sizes, source_base, b, shape, weight, bias, lif, spikes, sizes, drive, base
+):  # fmt: skip
     """A layer that reads spikes, on sample b; returns its number of spikes.
 
-    source [B, T, side_in^2, C/16] u16; weight [K, O]; spikes as above; drive [P, T, O] from `base`.
+    source [B, T, side_in^2, C/16] u16; weight [K, O]; spikes as above; drive [P, T, O] and sizes
+    [T, P, O] from `base`, source_sizes [T, side_in^2, C] from `source_base`.
     """
     side, side_in, out = shape[SIDE], shape[SIDE_IN], shape[OUT]
-    words_in = side_in * side_in * (shape[IN] // LANES)
-    rows = np.empty(shape[KERNEL] * shape[KERNEL] * shape[IN] + SLACK, np.int32)
+    places_in = side_in * side_in
+    words_in = places_in * (shape[IN] // LANES)
+    room = shape[KERNEL] * shape[KERNEL] * shape[IN] + SLACK
+    rows = np.empty(room, np.int32)
+    scales = np.empty(room if len(sizes) else 1, np.float32)
     at = np.empty(STEPS, np.int64)
     count = 0
     for p in range(side * side):
         for t in range(STEPS):
-            n = _list_inputs(source, (b * STEPS + t) * words_in, shape, p, rows)
+            first = (b * STEPS + t) * words_in
+            n = _list_inputs(source, first, shape, p, rows)
             at[t] = base + (p * STEPS + t) * out
             c = 0
+            if len(sizes):
+                start = source_base + t * places_in * shape[IN]
+                _list_sizes(source, first, source_sizes, start, shape, p, scales)
+                for c in range(out):
+                    drive[at[t] + c] = bias[c]
+                _scatter(weight, rows, scales, n, 0, out, out, drive, at[t])
+                continue
             while c + 4 * LANES <= out:
                 sum_rows(weight, rows, n, c, out, bias, drive, at[t] + c, 4)
                 c += 4 * LANES
             while c < out:
                 sum_rows(weight, rows, n, c, out, bias, drive, at[t] + c, 1)
                 c += LANES
-        count += _fire(drive, at, leak, threshold, shape, b, p, spikes)
+        count += _fire(drive, at, lif, shape, b, p, spikes, sizes, base)
     return count
 
 
@@ -189,41 +257,67 @@ def count_spikes(spikes, b, shape, latent):
 
 
 @njit(cache=True)
+def sum_sizes(sizes, base, b, shape, latent):
+    """latent [B, P, O] of sample b: sizes [T, P, O], from `base` on, over the steps."""
+    width = shape[SIDE] * shape[SIDE] * shape[OUT]
+    for j in range(width):
+        total = sizes[base + j]
+        for t in range(1, STEPS):
+            total += sizes[base + t * width + j]
+        latent[b * width + j] = total
+
+
+@njit(cache=True)
 def forward(
-    obs, batch, crop, shapes, weights, biases, leaks, thresholds, spikes, drives, counts,
-    latent, keep,
+    obs, batch, crop, shapes, weights, biases, lifs, spikes, sizes, drives, counts, latent, keep
 ):  # fmt: skip
     """All layers on all samples. Tuples of flat arrays, one a layer; counts [layers] int64.
 
-    drives: [B, T, P, O] each when they are kept for `backward`, else room for one sample.
+    lifs: (leak, threshold, gain) each. drives [B, T, P, O] each and sizes, where spikes are graded,
+    when they are kept for `backward`, else room for one sample.
     """
     last = len(shapes) - 1
     for b in range(batch):
+        below = 0
         for i in range(last + 1):
             base = 0
             if keep:
                 base = b * STEPS * shapes[i, SIDE] ** 2 * shapes[i, OUT]
             if i == 0:
                 counts[i] += image_forward(
-                    obs, b, crop, shapes[i], weights[i], biases[i], leaks[i], thresholds[i],
-                    spikes[i], drives[i], base,
+                    obs, b, crop, shapes[i], weights[i], biases[i], lifs[i], spikes[i], sizes[i],
+                    drives[i], base,
                 )  # fmt: skip
             else:
                 counts[i] += event_forward(
-                    spikes[i - 1], b, shapes[i], weights[i], biases[i], leaks[i], thresholds[i],
-                    spikes[i], drives[i], base,
+                    spikes[i - 1], sizes[i - 1], below, b, shapes[i], weights[i], biases[i],
+                    lifs[i], spikes[i], sizes[i], drives[i], base,
                 )  # fmt: skip
-        count_spikes(spikes[last], b, shapes[last], latent)
+            below = base
+        if len(sizes[last]):
+            sum_sizes(sizes[last], below, b, shapes[last], latent)
+        else:
+            count_spikes(spikes[last], b, shapes[last], latent)
 
 
 @njit(cache=True, inline="always")
 def _gradient_of_drive(
-    drive, at, upstream, up_at, up_stride, every, lif, out, sums, boxcar, gradient
+    drive, at, upstream, up_at, up_stride, every, lif, out, sums, boxcar, graded, gradient
 ):
     """All LIF steps of a position backwards: gradient [T, O] of its drive."""
-    leak, threshold, slope, span = lif
+    leak, threshold, slope, span, gain = lif
     for c in range(0, out, LANES):
-        if boxcar:
+        if graded and boxcar:
+            lif_backward_graded(
+                drive, at, upstream, up_at + c, up_stride, every, leak, threshold, slope, span,
+                gain, c, sums, out, gradient, c, out, 1,
+            )  # fmt: skip
+        elif graded:
+            lif_backward_graded(
+                drive, at, upstream, up_at + c, up_stride, every, leak, threshold, slope, span,
+                gain, c, sums, out, gradient, c, out, 0,
+            )  # fmt: skip
+        elif boxcar:
             lif_backward(
                 drive, at, upstream, up_at + c, up_stride, every, leak, threshold, slope, span, c,
                 sums, out, gradient, c, out, 1,
@@ -251,17 +345,36 @@ def _list_patterns(spikes, start, end, step, row, rows, patterns):
     return n
 
 
+@njit(cache=True, inline="always")
+def _list_steps(spikes, start, end, step, sizes, place, size_step, row, rows, scales, room):
+    """As `_list_patterns`, with the four sizes of each channel: scales [T, room].
+
+    The sizes of spikes[start] begin at `place`, those of each step `size_step` later.
+    """
+    n = 0
+    for j in range(start, end):
+        mask = np.uint64(spikes[j] | spikes[j + step] | spikes[j + 2 * step] | spikes[j + 3 * step])
+        list_events(mask, row, rows, n)
+        for t in range(STEPS):
+            list_values(mask, sizes, place + t * size_step, scales, t * room + n)
+        n += popcount(mask)
+        row += LANES
+        place += LANES
+    return n
+
+
 @njit(cache=True)
 def event_backward(
-    source, first, count, shape, transposed, lif, drive, upstream, upstream_base, upstream_sample,
-    upstream_step, every, boxcar, down, grad, sums,
+    source, source_sizes, first, count, shape, transposed, lif, drive, upstream, upstream_base,
+    upstream_sample, upstream_step, every, boxcar, down, grad, sums,
 ):  # fmt: skip
     """Gradients of one event layer on `count` samples from `first` on.
 
-    upstream: gradient of the spikes, [P, O] from upstream_base + sample * upstream_sample + t *
-    upstream_step on, and `every` on top; transposed [O, K]; lif = (leak, threshold, slope, span),
-    each [O]; down [count, T, side_in^2, C] is filled with the gradient of the spikes before;
-    grad [K, O] and sums [3, O] are added to.
+    upstream: gradient of the spikes (graded: of their sizes), [P, O] from upstream_base + sample *
+    upstream_sample + t * upstream_step on, and `every` of their number on top; source_sizes [B, T,
+    side_in^2, C]; transposed [O, K]; lif = (leak, threshold, slope, span, gain), each [O]; down
+    [count, T, side_in^2, C] is filled with the gradient of the spikes before; grad [K, O] and sums
+    [3, O] are added to.
     """
     side, side_in, kernel, stride = shape[SIDE], shape[SIDE_IN], shape[KERNEL], shape[STRIDE]
     into, out = shape[IN], shape[OUT]
@@ -272,8 +385,11 @@ def event_backward(
     values = np.empty((count * places * STEPS, out + SLACK), np.float32)
     lengths = np.empty(count * places * STEPS, np.int64)
     gradients = np.empty((count * places, STEPS * out), np.float32)
-    rows = np.empty(span + SLACK, np.int32)
-    patterns = np.empty(span + SLACK, np.int32)
+    graded = len(source_sizes) > 0
+    room = span + SLACK
+    rows = np.empty(room, np.int32)
+    patterns = np.empty(room, np.int32)
+    scales = np.empty(STEPS * room if graded else 1, np.float32)
     table = np.empty(16 * 4 * LANES, np.float32)
     at = np.empty(STEPS, np.int64)
     for job in range(count * places):
@@ -283,7 +399,7 @@ def event_backward(
             at[t] = ((first + b) * places + p) * STEPS * out + t * out
         _gradient_of_drive(
             drive, at, upstream, upstream_base + b * upstream_sample + p * out, upstream_step,
-            every, lif, out, sums, boxcar, gradient,
+            every, lif, out, sums, boxcar, graded, gradient,
         )  # fmt: skip
         for t in range(STEPS):
             n = 0
@@ -305,6 +421,19 @@ def event_backward(
                     down, ((b * STEPS + t) * places_in + corner) * into,
                 )  # fmt: skip
             start = (first + b) * STEPS * words_in + corner * words
+            if graded:
+                n = _list_steps(
+                    source, start, start + kernel * words, words_in, source_sizes, start * LANES,
+                    words_in * LANES, y * span, rows, scales, room,
+                )  # fmt: skip
+                c = 0
+                while c + 4 * LANES <= out:
+                    add_steps(grad, rows, scales, room, n, gradients[job], c, out, 4)
+                    c += 4 * LANES
+                while c < out:
+                    add_steps(grad, rows, scales, room, n, gradients[job], c, out, 1)
+                    c += LANES
+                continue
             n = _list_patterns(
                 source, start, start + kernel * words, words_in, y * span, rows, patterns
             )
@@ -319,30 +448,9 @@ def event_backward(
                 c += LANES
 
 
-@njit(cache=True, inline="always")
-def _scatter(transposed, active, values, n, column, span, width, down, target):
-    """down[target:] += sum over n active channels of value * transposed[channel, column:]."""
-    end = column + span
-    if span == 10 * LANES:
-        add_scaled_rows(transposed, active, values, n, column, width, down, target, 10)
-        return
-    while column + 8 * LANES <= end:
-        add_scaled_rows(transposed, active, values, n, column, width, down, target, 8)
-        column += 8 * LANES
-        target += 8 * LANES
-    while column + 4 * LANES <= end:
-        add_scaled_rows(transposed, active, values, n, column, width, down, target, 4)
-        column += 4 * LANES
-        target += 4 * LANES
-    while column < end:
-        add_scaled_rows(transposed, active, values, n, column, width, down, target, 1)
-        column += LANES
-        target += LANES
-
-
 @njit(cache=True)
 def image_backward(
-    obs, b, crop, shape, lif, drive, base, upstream, up_base, every, boxcar, grad, sums
+    obs, b, crop, shape, lif, drive, base, upstream, up_base, every, boxcar, graded, grad, sums
 ):
     """Gradients of the first layer on sample b; upstream [T, P, O] from `up_base` on."""
     side, kernel, stride, out = shape[SIDE], shape[KERNEL], shape[STRIDE], shape[OUT]
@@ -374,6 +482,7 @@ def image_backward(
             out,
             sums,
             boxcar,
+            graded,
             gradient,
         )
         for t in range(STEPS - 1, -1, -1):
@@ -401,14 +510,15 @@ def image_backward(
 
 @njit(cache=True)
 def backward(
-    obs, batch, crop, shapes, transposed, lifs, spikes, drives, upstream, every, boxcar, grads,
-    sums,
+    obs, batch, crop, shapes, transposed, lifs, spikes, sizes, drives, upstream, every, boxcar,
+    grads, sums,
 ):  # fmt: skip
     """Gradients of all layers: grads[i] [K, O] and sums[i] [3, O] are added to.
 
     upstream [B, P, O]: gradient of the latent; every [layers] f32: of each single spike.
     """
     last = len(shapes) - 1
+    graded = len(sizes[last]) > 0
     widest = 0
     for i in range(last + 1):
         widest = max(widest, shapes[i, SIDE] ** 2 * shapes[i, OUT])
@@ -420,17 +530,17 @@ def backward(
             width = shapes[i, SIDE] ** 2 * shapes[i, OUT]
             width_in = shapes[i, SIDE_IN] ** 2 * shapes[i, IN]
             given, base, sample, step = above, 0, STEPS * width, width
-            if i == last:  # the latent counts spikes: one gradient for all steps
+            if i == last:  # the latent is a sum over the steps: one gradient for all
                 given, base, sample, step = upstream, first * width, width, 0
             event_backward(
-                spikes[i - 1], first, count, shapes[i], transposed[i], lifs[i], drives[i], given,
-                base, sample, step, every[i], boxcar, below[: count * STEPS * width_in], grads[i],
-                sums[i],
+                spikes[i - 1], sizes[i - 1], first, count, shapes[i], transposed[i], lifs[i],
+                drives[i], given, base, sample, step, every[i], boxcar,
+                below[: count * STEPS * width_in], grads[i], sums[i],
             )  # fmt: skip
             above, below = below, above
         width = STEPS * shapes[0, SIDE] ** 2 * shapes[0, OUT]
         for j in range(count):
             image_backward(
                 obs, first + j, crop, shapes[0], lifs[0], drives[0], (first + j) * width, above,
-                j * width, every[0], boxcar, grads[0], sums[0],
+                j * width, every[0], boxcar, graded, grads[0], sums[0],
             )  # fmt: skip

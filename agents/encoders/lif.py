@@ -4,10 +4,15 @@
 
 v_t = leak v_{t-1} + drive_t;  s_t = [v_t > threshold];  v_t <- 0 where s_t = 1;  v_0 = 0.
 
-Backward: ds/dv is replaced by a surrogate of compact support (Neftci 2019, "Surrogate gradient
-learning in spiking neural networks"); the reset is treated as a constant, since letting gradient
-flow through it makes learning worse (Zenke & Vogels 2021, section 3.4). This is the only path
-on accelerators and the oracle of the compiled kernels: static shapes, no synchronisation.
+Graded (`encoder.graded`; spikes that carry a number, as Loihi 2's, Orchard 2021): a spike takes
+with it what is above the threshold, in thresholds, s_t = (v_t - threshold) / threshold where that
+is above 0, and leaves v_t <- threshold. So s is continuous in the drives, and its gradient exact.
+
+Backward: where a spike is there or not, ds/dv is replaced by a surrogate of compact support (Neftci
+2019, "Surrogate gradient learning in spiking neural networks"); the reset is treated as a constant,
+since letting gradient flow through it makes learning worse (Zenke & Vogels 2021, section 3.4). This
+is the only path on accelerators and the oracle of the compiled kernels: static shapes, no
+synchronisation.
 """
 
 from __future__ import annotations
@@ -72,6 +77,7 @@ class LIF(nn.Module):
             config.surrogate_peak,
         )
         self.k_wta = config.k_wta
+        self.graded = config.graded
         leak, threshold = config.leak_init, config.threshold_init or 1.0
         self.leak_logit = nn.Parameter(torch.full((num_channels,), math.log(leak / (1 - leak))))
         self.log_threshold = nn.Parameter(torch.full((num_channels,), math.log(threshold)))
@@ -86,10 +92,11 @@ class LIF(nn.Module):
         """[C], drive units."""
         return self.log_threshold.exp()
 
-    def forward(self, drive: Tensor) -> Tensor:
-        """Drive [T, B, ..., C] to spikes (0.0 or 1.0) of the same shape."""
+    def forward(self, drive: Tensor) -> tuple[Tensor, Tensor]:
+        """Drive [T, B, ..., C] to spikes of the same shape, 0.0 or 1.0 (graded: 0.0 or their size),
+        and the share of neurons that spike in a step (differentiable)."""
         leak, threshold = self.leak, self.threshold
-        spikes = []
+        spikes, counts = [], []
         v = None
         for drive_t in drive.unbind(0):
             v = drive_t if v is None else leak * v + drive_t
@@ -97,9 +104,14 @@ class LIF(nn.Module):
             if self.k_wta:
                 overdrive = k_winners(overdrive, self.k_wta)
             s = _Spike.apply(overdrive, threshold.detach(), *self.surrogate)
-            v = v * (1.0 - s.detach())
+            counts.append(s)
+            if self.graded:
+                v = torch.where(overdrive > 0, threshold, v)
+                s = overdrive.clamp(min=0.0) / threshold
+            else:
+                v = v * (1.0 - s.detach())
             spikes.append(s)
-        return torch.stack(spikes)
+        return torch.stack(spikes), torch.stack(counts).mean()
 
     @torch.no_grad()
     def calibrate(self, drive: Tensor, rate: float) -> None:
@@ -116,7 +128,7 @@ class LIF(nn.Module):
         for _ in range(16):
             middle = (low + high) / 2
             self.log_threshold.fill_(middle)
-            too_many = self(drive).mean() > rate
+            too_many = self(drive)[1] > rate
             low = torch.where(too_many, middle, low)
             high = torch.where(too_many, high, middle)
         self.log_threshold.fill_(high)

@@ -3,8 +3,8 @@
     T time steps (the stacked frames), B batch, H x W positions, C channels in, O channels out
 
 The latent is the last layer's spike count over the T steps, 0 to T: what an integer core counts
-too, and about unit variance for the layers behind it. Weights are kept as [k, k, C, O], the
-layout in which an event adds one contiguous row.
+too, and about unit variance for the layers behind it. Of graded spikes it is the sum of sizes.
+Weights are kept as [k, k, C, O], the layout in which an event adds one contiguous row.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class SpikingEncoder(Encoder):
         x = self._input(obs)
         rates = []
         for layer in self.layers:
-            spikes = layer.lif(layer.drive(x))  # [T, B, H, W, O]
-            rates.append(spikes.mean())
+            spikes, rate = layer.lif(layer.drive(x))  # [T, B, H, W, O]
+            rates.append(rate)
             x = spikes.movedim(-1, 2)
         latent = spikes.sum(0).flatten(1)  # [B, H * W * O]
         return self._encoding(latent, torch.stack(rates))
@@ -111,9 +111,13 @@ class SpikingEncoder(Encoder):
             drive = drive + layer.bias
             if self.config.threshold_init == 0.0:
                 layer.lif.calibrate(drive, self.config.target_rate)
-            x = layer.lif(drive).movedim(-1, 2)
+            x = layer.lif(drive)[0].movedim(-1, 2)
 
     def layers_spec(self) -> list[LayerSpec]:
+        if self.config.graded:
+            raise NotImplementedError(
+                "spikes of the event core are there or not: use encoder.graded=false"
+            )
         if self.config.k_wta:
             raise NotImplementedError(
                 "k-winners-take-all compares the neurons of a whole layer, which plain layers "

@@ -350,15 +350,19 @@ def add_patterns(typingctx, grad, rows, patterns, count, column, width, table, n
     return types.void(grad, rows, patterns, count, column, width, table, n), codegen
 
 
-def _membranes(e: _Emit, drive: int, at: int, channel, leaks, thresholds):
-    """The four steps of 16 LIF neurons: v before the reset and spikes, each a list of vectors."""
+def _membranes(e: _Emit, drive: int, at: int, channel, leaks, thresholds, graded: bool = False):
+    """The four steps of 16 LIF neurons: v before the reset and spikes, each a list of vectors.
+
+    A spike leaves v at 0, a graded one at the threshold.
+    """
     builder = e.builder
     trace, spikes = [], []
+    left = thresholds if graded else e.constant(0.0)
     for t in range(STEPS):
         place = builder.load(builder.gep(e.data(at), [ir.Constant(I64, t)]))
         v = e.load(e.data(drive), builder.add(place, channel))
         if t > 0:  # a product and a sum, as plain torch rounds them: the same spikes, not nearly
-            rest = builder.select(spikes[-1], e.constant(0.0), trace[-1])
+            rest = builder.select(spikes[-1], left, trace[-1])
             v = builder.fadd(builder.fmul(leaks, rest), v)
         trace.append(v)
         spikes.append(builder.fcmp_ordered(">", v, thresholds))
@@ -387,6 +391,37 @@ def lif_forward(typingctx, drive, at, leak, threshold, channel, spikes, word, wo
         return total
 
     return types.int64(drive, at, leak, threshold, channel, spikes, word, words), codegen
+
+
+@intrinsic
+def lif_forward_graded(
+    typingctx, drive, at, leak, threshold, channel, spikes, word, words, gain, sizes, place, step,
+):  # fmt: skip
+    """As `lif_forward`, but a spike leaves v = threshold and carries what was above it: (v -
+    threshold) gain, or 0.0 where there is none, goes to sizes[place + t * step:]."""
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        channel = e.index(4)
+        leaks, thresholds, gains = (e.load(e.data(i), channel) for i in (2, 3, 8))
+        trace, fired = _membranes(e, 0, 1, channel, leaks, thresholds, graded=True)
+        total = ir.Constant(I64, 0)
+        for t, spike in enumerate(fired):
+            bits = builder.bitcast(spike, I16)
+            row = builder.add(e.index(6), builder.mul(e.index(7), ir.Constant(I64, t)))
+            e.store(bits, e.data(5), row)
+            total = builder.add(total, e.call("llvm.ctpop.i64", I64, builder.zext(bits, I64)))
+            size = builder.fmul(builder.fsub(trace[t], thresholds), gains)
+            row = builder.add(e.index(10), builder.mul(e.index(11), ir.Constant(I64, t)))
+            e.store(builder.select(spike, size, e.constant(0.0)), e.data(9), row)
+        return total
+
+    return (
+        types.int64(
+            drive, at, leak, threshold, channel, spikes, word, words, gain, sizes, place, step
+        ),
+        codegen,
+    )
 
 
 @intrinsic
@@ -469,6 +504,103 @@ def lif_backward(
         ),
         codegen,
     )  # fmt: skip
+
+
+@intrinsic
+def lif_backward_graded(
+    typingctx, drive, at, upstream, up_at, up_stride, every, leak, threshold, slope, span, gain,
+    channel, sums, channels, gradient, out_at, out_stride, boxcar,
+):  # fmt: skip
+    """As `lif_backward`, for spikes of size (v - threshold) gain, gain = a constant / threshold.
+
+    upstream is the gradient of sizes, exact; `every` that of the number of spikes, by phi. What a
+    spike leaves, the threshold, is no constant: gradient flows to it.
+    """
+    if not _literal(boxcar):
+        return None
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        channel, sums_data, wide = e.index(11), e.data(12), e.index(13)
+        zero, one = e.constant(0.0), e.constant(1.0)
+        leaks, theta, height, reach, gains = (e.load(e.data(i), channel) for i in range(6, 11))
+        trace, spikes = _membranes(e, 0, 1, channel, leaks, theta, graded=True)
+        places = [channel]
+        for _ in range(2):
+            places.append(builder.add(places[-1], wide))
+        bias, leak_sum, threshold_sum = (e.load(sums_data, place) for place in places)
+        every = e.splat(args[5])
+        later = None  # gradient of v one step later
+        for t in reversed(range(STEPS)):
+            distance = e.call("llvm.fabs.v16f32", VF, builder.fsub(trace[t], theta))
+            distance = builder.fmul(distance, reach)
+            inside = builder.fcmp_ordered("<", distance, one)
+            phi = height
+            if not boxcar.literal_value:
+                phi = builder.fmul(builder.fsub(one, distance), height)
+            count = builder.select(inside, builder.fmul(every, phi), zero)
+            step = builder.mul(e.index(4), ir.Constant(I64, t))
+            size = builder.fmul(e.load(e.data(2), builder.add(e.index(3), step)), gains)
+            size = builder.select(spikes[t], size, zero)
+            g = builder.fadd(size, count)
+            # of (v - threshold) / threshold: -v / threshold^2, of the number of spikes: -phi
+            share = builder.fdiv(trace[t], theta)
+            threshold_sum = builder.fsub(threshold_sum, builder.fmul(size, share))
+            threshold_sum = builder.fsub(threshold_sum, count)
+            if later is not None:
+                rest = builder.select(spikes[t], theta, trace[t])
+                leak_sum = e.fma(later, rest, leak_sum)
+                passed = builder.fmul(later, leaks)
+                g = builder.fadd(g, builder.select(spikes[t], zero, passed))
+                kept = builder.select(spikes[t], passed, zero)
+                threshold_sum = builder.fadd(threshold_sum, kept)
+            bias = builder.fadd(bias, g)
+            row = builder.mul(e.index(16), ir.Constant(I64, t))
+            e.store(g, e.data(14), builder.add(row, e.index(15)))
+            later = g
+        for value, place in zip((bias, leak_sum, threshold_sum), places):
+            e.store(value, sums_data, place)
+        return context.get_dummy_value()
+
+    return (
+        types.void(
+            drive, at, upstream, up_at, up_stride, types.float32, leak, threshold, slope, span,
+            gain, channel, sums, channels, gradient, out_at, out_stride, boxcar,
+        ),
+        codegen,
+    )  # fmt: skip
+
+
+@intrinsic
+def add_steps(typingctx, grad, rows, sizes, step, count, values, column, width, n):
+    """grad[rows[i] * width + column:] += sum over t of sizes[i + t * step] * values[t * width +
+    column:] for every i < count."""
+    if not _literal(n):
+        return None
+
+    def codegen(context, builder, signature, args):
+        e = _Emit(context, builder, signature, args)
+        g, wide = e.data(0), e.index(7)
+        terms = []
+        for t in range(STEPS):
+            row = builder.add(builder.mul(wide, ir.Constant(I64, t)), e.index(6))
+            terms.append([e.load(e.data(5), e.plus(row, 16 * j)) for j in range(n.literal_value)])
+        with cgutils.for_range(builder, e.index(4), intp=I64) as loop:
+            row = builder.zext(builder.load(builder.gep(e.data(1), [loop.index])), I64)
+            row = builder.add(builder.mul(row, wide), e.index(6))
+            scales = []
+            for t in range(STEPS):
+                place = builder.add(loop.index, builder.mul(e.index(3), ir.Constant(I64, t)))
+                scales.append(e.splat(builder.load(builder.gep(e.data(2), [place]))))
+            for j in range(n.literal_value):
+                at = e.plus(row, 16 * j)
+                total = e.load(g, at)
+                for t in range(STEPS):
+                    total = e.fma(scales[t], terms[t][j], total)
+                e.store(total, g, at)
+        return context.get_dummy_value()
+
+    return types.void(grad, rows, sizes, step, count, values, column, width, n), codegen
 
 
 @intrinsic

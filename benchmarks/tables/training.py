@@ -61,6 +61,10 @@ def atari100k(all_variants: bool = False) -> str:
     }
     if all_variants:
         labels |= {
+            "graded": "with graded spikes",
+            "graded_first": "with graded spikes, self-prediction, first half",
+            "graded_augmented": "`augmented` with graded spikes",
+            "graded_drq": "`drq` with graded spikes",
             "changes": "that also sees changes",
             "changes_first": "that also sees changes, with self-prediction, first half",
             "changes_augmented": "`augmented` that also sees changes",

@@ -82,13 +82,13 @@ def test_hard_reset_and_strict_threshold():
     lif = LIF(1, EncoderConfig(leak_init=0.5, threshold_init=1.0))
     drive = torch.tensor([1.0, 0.5, 0.6, 0.9]).view(4, 1, 1)
     # v: 1.0 (not above 1), 1.0 (not above), 1.1 -> spike and reset, 0.9
-    assert lif(drive).flatten().tolist() == [0.0, 0.0, 1.0, 0.0]
+    assert lif(drive)[0].flatten().tolist() == [0.0, 0.0, 1.0, 0.0]
 
 
 def test_surrogate_gradients_by_hand():
     lif = LIF(1, EncoderConfig(leak_init=0.5, threshold_init=1.0, surrogate_width=0.5))
     drive = torch.tensor([0.8, 0.8, 0.0, 0.0]).view(4, 1, 1).requires_grad_()
-    lif(drive)[1].sum().backward()  # v_2 = 0.4 + 0.8 = 1.2; phi = 1 - 0.2 / 0.5 = 0.6
+    lif(drive)[0][1].sum().backward()  # v_2 = 0.4 + 0.8 = 1.2; phi = 1 - 0.2 / 0.5 = 0.6
     assert drive.grad.flatten().tolist() == pytest.approx([0.3, 0.6, 0.0, 0.0], abs=1e-6)
     assert lif.log_threshold.grad.item() == pytest.approx(-0.6, abs=1e-6)
     assert lif.leak_logit.grad.item() == pytest.approx(0.6 * 0.8 * 0.25, abs=1e-6)
@@ -97,9 +97,52 @@ def test_surrogate_gradients_by_hand():
 def test_no_gradient_flows_through_a_reset():
     lif = LIF(1, EncoderConfig(leak_init=0.5, threshold_init=1.0))
     drive = torch.tensor([1.2, 0.9, 0.0, 0.0]).view(4, 1, 1).requires_grad_()
-    lif(drive)[1].sum().backward()
+    lif(drive)[0][1].sum().backward()
     assert drive.grad[0].item() == 0.0
     assert drive.grad[1].item() == pytest.approx(0.8, abs=1e-6)
+
+
+def graded(**values) -> LIF:
+    return LIF(1, EncoderConfig(leak_init=0.5, threshold_init=0.8, graded=True, **values))
+
+
+def test_a_graded_spike_carries_what_is_above_the_threshold_and_leaves_the_threshold():
+    drive = torch.tensor([1.2, 0.2, 0.6, 0.8]).view(4, 1, 1)
+    # v: 1.2 -> spike, 0.8 left; 0.6; 0.9 -> spike, 0.8 left; 1.2 -> spike
+    spikes, rate = graded()(drive)
+    assert spikes.flatten().tolist() == pytest.approx([0.5, 0.0, 0.125, 0.5], abs=1e-6)
+    assert rate.item() == 0.75
+
+
+def test_gradients_of_graded_spikes_are_exact():
+    """Against finite differences, in every drive and parameter (where no v is at the threshold)."""
+    lif = graded().double()
+    drive = torch.tensor([1.2, 0.5, 0.3, 0.9, 0.5, 0.2, 1.0, 0.1], dtype=torch.double)
+    drive = drive.view(4, 2, 1).requires_grad_()
+    weight = torch.tensor([1.0, -2.0, 3.0, 1.0, -1.0, 2.0, 1.0, 4.0]).double().view(4, 2, 1)
+
+    def loss(drive, leak_logit, log_threshold):
+        parts = {"leak_logit": leak_logit, "log_threshold": log_threshold}
+        return (torch.func.functional_call(lif, parts, drive)[0] * weight).sum()
+
+    parts = [p.detach().clone().requires_grad_() for p in (lif.leak_logit, lif.log_threshold)]
+    assert torch.autograd.gradcheck(loss, (drive, *parts))
+
+
+def test_small_changes_of_drive_change_graded_spikes_little():
+    """Around the threshold in two steps: no jump, where spikes that are alike jump by 1."""
+    steps = torch.linspace(-1e-3, 1e-3, 2001)
+    drive = torch.stack([0.8 + steps, torch.full_like(steps, 0.4) + steps]).unsqueeze(-1)
+    drive = torch.cat([drive, torch.zeros_like(drive)])
+    jumps = graded()(drive)[0].diff(dim=1).abs()
+    assert 0 < jumps.max() < 1e-5
+    alike = LIF(1, EncoderConfig(leak_init=0.5, threshold_init=0.8))(drive)[0].diff(dim=1).abs()
+    assert alike.max() == 1.0
+
+
+def test_graded_does_not_go_with_conv():
+    with pytest.raises(UserError, match=r"encoder\.graded"):
+        EncoderConfig(kind="conv", graded=True)
 
 
 def test_k_winners_keeps_the_strongest():
