@@ -2,7 +2,8 @@
 
 With backend=event_core the agent learns in PyTorch and acts on the core: at a fixed period in
 optimiser updates the encoder's weights are rounded to the core's integers and loaded into the
-program, whose placement stays. The head stays in PyTorch and reads the core's spike counts.
+program, whose placement stays. The head stays in PyTorch and reads the core's spike counts, or the
+sums of what its spikes carried.
 
 Shapes: B batch, T time steps, L latent.
 """
@@ -30,6 +31,7 @@ from neuromorphic import (
     recompile,
 )
 from neuromorphic.kernels import STATISTICS
+from neuromorphic.quantise import PAYLOAD_UNIT
 
 BACKENDS = ("torch", "event_core")
 
@@ -94,6 +96,7 @@ class CoreEncoder(Encoder):
 
     def load(self, program: CoreProgram) -> None:
         self.core = EventCore(program)
+        self.unit = PAYLOAD_UNIT if program.network.spec.graded else 1.0
 
     def forward(self, obs: Tensor) -> Encoding:
         result = self.core.run(obs.cpu().numpy())
@@ -103,7 +106,7 @@ class CoreEncoder(Encoder):
         spikes = result.spikes.mean(0)  # [layers]
         rates = torch.from_numpy(spikes / self.full_rate).float()
         return Encoding(
-            torch.from_numpy(result.latent).to(obs.device, torch.float32),
+            torch.from_numpy(result.latent).to(obs.device, torch.float32) * self.unit,
             rates.to(obs.device),
             torch.from_numpy(spikes).to(obs.device, torch.float32),
         )

@@ -66,7 +66,7 @@ def compare(encoder: Encoder, games: Sequence[str], frames: int, synapses: int) 
                 out = twin(torch.from_numpy(obs))
             for number, spikes in enumerate(out.spikes):
                 theirs = spikes.numpy().astype(np.uint8)
-                row["spikes"] += int(theirs.sum())
+                row["spikes"] += int((theirs > 0).sum())
                 row["spikes_that_differ"] += int((theirs != result.layer_raster(number)).sum())
             row["latents_that_differ"] += int((out.latent.numpy() != result.latent).sum())
             row["overflows_core"] += result.ledger.overflows

@@ -5,8 +5,9 @@ core's integer network is written down once more as such modules, in float64, wh
 integers exactly; its spikes are checked against the core's before anything is reported.
 
 How to read the numbers: an operation counts as AC where its input is a spike and as MAC where it is
-a pixel; a convolution over T frames counts T times; zero weights do not count as effective.
-MembraneUpdates is left out, since it is 0 for neurons that are not snntorch's.
+a pixel or a graded spike that does not carry 1; a convolution over T frames counts T times; zero
+weights do not count as effective. MembraneUpdates is left out, since it is 0 for neurons that are
+not snntorch's.
 
     B observations, T time steps, C, H, W
 """
@@ -20,19 +21,23 @@ from torch import Tensor, nn
 from errors import UserError
 from neuromorphic import CoreProgram, EventCore
 from neuromorphic.lif import DRIVE_SHIFT, V_MAX
-from neuromorphic.quantise import QuantLayer, QuantNetwork
+from neuromorphic.quantise import PAYLOAD_MAX, QuantLayer, QuantNetwork
 from neuromorphic.spec import with_changes
 
 BATCH = 16
 
 
 class Neurons(nn.Module):
-    """Integer LIF over the time steps: drive [T, B, C, H, W] to spikes of the same shape."""
+    """Integer LIF over the time steps: drive [T, B, C, H, W] to spikes, or what they carry, of the
+    same shape."""
 
     def __init__(self, layer: QuantLayer) -> None:
         super().__init__()
         bias = layer.bias_mantissa << layer.bias_exponent
+        self.graded = layer.graded
         vectors = {"keep": (4096 - layer.dv) / 4096, "bias": bias, "threshold": layer.vth << 6}
+        if self.graded:
+            vectors["unit"] = 2.0**layer.payload_shift
         for name, values in vectors.items():
             tensor = torch.as_tensor(np.asarray(values, np.float64))
             self.register_buffer(name, tensor[:, None, None])
@@ -41,6 +46,11 @@ class Neurons(nn.Module):
         v, spikes = torch.zeros_like(drive[0]), []
         for current in drive:
             v = ((v * self.keep).trunc() + current + self.bias).clamp(-V_MAX, V_MAX)
+            if self.graded:
+                above = (v - self.threshold).clamp(min=0)
+                spikes.append((above / self.unit + 0.5).floor().clamp(max=PAYLOAD_MAX))
+                v = v - above
+                continue
             spike = (v > self.threshold).to(v.dtype)
             v = v * (1 - spike)
             spikes.append(spike)

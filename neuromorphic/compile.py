@@ -153,6 +153,13 @@ def _check_weights(network: QuantNetwork, core: CoreSpec) -> None:
             f"weights of {config.weight_bits} bits on a core of {core.weight_bits}",
             f"set weight_bits to {core.weight_bits} or less",
         )
+    if network.spec.graded and not core.graded_input:
+        raise CompileError(
+            "graded spikes",
+            1,
+            f"spikes of a {core.name} core carry no number",
+            "set encoder.graded=false, or compile for core=loihi2",
+        )
     if config.synapses > core.max_synapses:
         raise CompileError(
             "synapses of a weight",

@@ -26,7 +26,8 @@ from .spec import with_changes
 
 @dataclass(frozen=True, eq=False)
 class CoreResult:
-    """latent int32 [B, L] or [L]; spikes int64 [B, layers] or [layers]: counts per decision.
+    """latent int32 [B, L] or [L]: spikes of the last layer or, where they are graded, the sum of
+    what they carry; spikes int64 [B, layers] or [layers]: counts per decision.
 
     neuron_spikes: int32 [neurons], summed over the batch, in the core's order.
     """
@@ -45,7 +46,8 @@ class CoreResult:
         return self.program.ledger(self.statistics, self.neuron_spikes, self.decisions)
 
     def layer_raster(self, number: int) -> np.ndarray:
-        """Spikes of layer `number` (from 0) as uint8 [B, T, C, H, W]; needs run(record=True)."""
+        """Spikes of layer `number` (from 0), or what they carry, as uint8 [B, T, C, H, W]; needs
+        run(record=True)."""
         if self.raster is None:
             raise ValueError("no raster was recorded; call run(frames, record=True)")
         row = self.program.flat.layout[number]
@@ -83,6 +85,7 @@ class EventCore:
                 np.int32,
                 flat.pair_out, flat.pair_tap, flat.window_input, flat.window_row, flat.reach_out,
                 flat.bias, flat.threshold, flat.rest_v, program.latent_index(), flat.input_cores,
+                flat.payload_shift,
             ),
         )  # fmt: skip
         widest = int((layout[:, POSITIONS] * layout[:, CHANNELS]).max()) + 8
@@ -90,7 +93,12 @@ class EventCore:
         places = int(layout[0, POSITIONS])
         # events, entered, rows, received | v, drive, spikes twice, values, mail | ...
         state64 = pack(np.int64, places, 1, longest, flat.places)
-        state32 = pack(np.int32, flat.neurons, flat.neurons, widest, widest, longest, flat.mail)
+        # ... | of graded spikes: mail, spikes twice, sums | ...
+        one = int(program.network.spec.graded)
+        state32 = pack(
+            np.int32, flat.neurons, flat.neurons, widest, widest, longest, flat.mail,
+            one * flat.mail, one * widest, one * widest, one * flat.neurons,
+        )  # fmt: skip
         # ... | last image, fired, touched, live, counts; the first two are read by eight as well
         state8, bounds8 = pack(
             np.uint8,

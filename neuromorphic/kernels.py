@@ -8,6 +8,7 @@ How the work stays in proportion to what happens:
   drive_t = drive_(t-1) + W (x_t - x_(t-1)) has the same bits as W x_t: the chip's event counts are
   taken from x_t itself, only this simulation saves the work. Between decisions the last image
   stays, unless fewer pixels differ from black than from it.
+- Graded spikes list what they carry beside their indices; a position multiplies each row by it.
 - A position that no event has reached follows the resting trajectory (bias and leak alone), known
   when the program was made; it costs nothing. Once reached it is swept every step, in SIMD.
 
@@ -35,6 +36,7 @@ from .program import (
     SHIFT,
     WEIGHTS,
 )
+from .quantise import PAYLOAD_MAX
 
 # columns of the statistics
 (
@@ -158,6 +160,54 @@ def deliver(
 
 
 @njit(cache=True, boundscheck=False)
+def deliver_graded(
+    spikes, sizes, count, in_channels, channels, weights, pair_ptr, pair_out, pair_tap,
+    drive, touched, mail, mail_sizes, received,
+):  # fmt: skip
+    """`deliver` for spikes that carry sizes[:count]; mail_sizes [P, rows] goes with the mail."""
+    for i in range(count):
+        place = spikes[i] // in_channels
+        channel = spikes[i] - place * in_channels
+        for pair in range(pair_ptr[place], pair_ptr[place + 1]):
+            out = pair_out[pair]
+            n = received[out]
+            mail[out, n] = pair_tap[pair] + channel
+            mail_sizes[out, n] = sizes[i]
+            received[out] = n + 1
+    delivered = 0
+    for out in range(len(received)):
+        n = received[out]
+        line = drive[out * channels : (out + 1) * channels]
+        if n > 0 or touched[out]:
+            line[:] = 0
+        touched[out] = n > 0
+        add_scaled_rows(weights, mail[out], mail_sizes[out], n, channels, line)
+        delivered += n
+        received[out] = 0
+    return delivered * channels
+
+
+@njit(cache=True, boundscheck=False)
+def update_graded(v, drive, keep, bias, threshold, payload_shift, drop, shift, fired):
+    """One LIF step of neurons with graded spikes; fired becomes what they carry, 0 for none.
+    Returns (wraps, saturations)."""
+    wraps = int32(0)
+    clips = int32(0)
+    for j in range(len(v)):
+        exact = int32((drive[j] >> drop) << shift)
+        current = int32(int32(int32(exact + int32(_EDGE)) & int32(_MASK)) - int32(_EDGE))
+        wraps = int32(wraps + int32(current != exact))
+        free = int32(int32(int32(np.float64(v[j]) * keep[j]) + current) + bias[j])
+        held = int32(min(max(free, int32(-_V_MAX)), int32(_V_MAX)))
+        clips = int32(clips + int32(free != held))
+        above = int32(max(int32(held - threshold[j]), int32(0)))
+        half = int32(int32(1) << int32(payload_shift[j] - 1))
+        fired[j] = min(int32(int32(above + half) >> payload_shift[j]), int32(PAYLOAD_MAX))
+        v[j] = int32(held - above)
+    return wraps, clips
+
+
+@njit(cache=True, boundscheck=False)
 def update_first(v, drive, bias, threshold, drop, shift, fired):
     """`update_bounded` for membranes at zero. Returns saturations."""
     clips = int32(0)
@@ -242,15 +292,30 @@ def _collect(fired, words, start, stop, spikes, count):
 
 
 @njit(cache=True, boundscheck=False)
+def _collect_graded(fired, start, stop, spikes, sizes, count, counts, sums):
+    """`_collect`, with what spikes carry to `sizes`; counts and sums [P * C] are kept as well."""
+    for i in range(start, stop):
+        if fired[i]:
+            spikes[count] = i
+            sizes[count] = fired[i]
+            count += 1
+            counts[i] += 1
+            sums[i] += fired[i]
+    return count
+
+
+@njit(cache=True, boundscheck=False)
 def sweep(
-    t, row, v, drive, fired, words, touched, live, keep, bias, threshold,
-    rest_v, rest_spikes, rest_count, rest_clips, spikes, counts, stats,
+    t, row, v, drive, fired, words, touched, live, keep, bias, threshold, payload_shift,
+    rest_v, rest_spikes, rest_count, rest_clips, spikes, sizes, counts, sums, stats,
 ):  # fmt: skip
     """Step t of one layer; arrays are the layer's own. Returns the number of spikes.
 
     touched [P]: positions that got an event in this step. live [P]: ever in this decision.
-    counts uint8 [P * C]: spikes of each neuron in this decision.
+    counts uint8 [P * C]: spikes of each neuron in this decision. Of graded spikes, sizes: what each
+    carries, sums [P * C]: what each neuron's carried in this decision.
     """
+    graded = len(payload_shift) > 0
     positions, channels, block = row[POSITIONS], row[CHANNELS], row[BLOCK]
     drop, shift = row[DROP], row[SHIFT]
     count = 0
@@ -263,6 +328,9 @@ def sweep(
             if rest_count[t] > 0:
                 for c in range(channels):
                     if rest_spikes[t * channels + c]:
+                        if graded:
+                            sizes[count] = rest_spikes[t * channels + c]
+                            sums[p * channels + c] += rest_spikes[t * channels + c]
                         spikes[count] = p * channels + c
                         counts[p * channels + c] += 1
                         count += 1
@@ -280,6 +348,14 @@ def sweep(
                     line[:] = rest_v[(t - 1) * channels : t * channels]
             p += 1
         a, b = first * channels, p * channels
+        if graded:
+            wraps, clips = update_graded(
+                v[a:b], drive[a:b], keep, bias, threshold, payload_shift, drop, shift, fired[a:b]
+            )
+            stats[WRAPS] += wraps
+            stats[SATURATIONS] += clips
+            count = _collect_graded(fired, a, b, spikes, sizes, count, counts, sums)
+            continue
         if row[MAY_WRAP]:
             wraps, clips = update_wrapping(
                 v[a:b], drive[a:b], keep, bias, threshold, drop, shift, fired[a:b]
@@ -426,6 +502,8 @@ def run_program(
     rest_v = _part(static32, bounds32, 7)
     latent_index = _part(static32, bounds32, 8)
     input_cores = _part(static32, bounds32, 9)
+    payload_shift = _part(static32, bounds32, 10)
+    graded = len(payload_shift) > 0
     events = _part(state64, state_bounds64, 0)
     entered = _part(state64, state_bounds64, 1)
     rows = _part(state64, state_bounds64, 2)
@@ -436,6 +514,10 @@ def run_program(
     spikes_b = _part(state32, state_bounds32, 3)
     values = _part(state32, state_bounds32, 4)
     mail = _part(state32, state_bounds32, 5)
+    mail_sizes = _part(state32, state_bounds32, 6)
+    sizes_a = _part(state32, state_bounds32, 7)
+    sizes_b = _part(state32, state_bounds32, 8)
+    sums = _part(state32, state_bounds32, 9)
     last = _part(state8, state_bounds8, 0)
     last_words = state_words[: state_bounds8[1] // 8]
     fired = _part(state8, state_bounds8, 1)
@@ -458,6 +540,7 @@ def run_program(
             entered[0] = 0
         live[:] = 0
         counts[:] = 0
+        sums[:] = 0
         for t in range(steps):
             present(
                 frames[decision, t], frame_words[decision, t], last, last_words, weights, channels,
@@ -466,6 +549,7 @@ def run_program(
                 stats[0],
             )  # fmt: skip
             source, target = spikes_a, spikes_b
+            source_sizes, target_sizes = sizes_a, sizes_b
             count = 0
             for number in range(layers):
                 row = layout[number]
@@ -477,26 +561,37 @@ def run_program(
                     stats[number, INPUT_EVENTS] += count
                     w0 = row[WEIGHTS]
                     m0, m1 = row[MAIL], row[MAIL] + positions * row[ROWS]
-                    stats[number, SYNAPTIC_OPS] += deliver(
-                        source, count, row[IN_CHANNELS], c_out, weights[w0:],
-                        pair_ptr[row[PAIRS] :], pair_out, pair_tap, own_drive, own_touched,
-                        mail[m0:m1].reshape((positions, row[ROWS])), received[p0:p1], narrow,
-                    )  # fmt: skip
+                    boxes = mail[m0:m1].reshape((positions, row[ROWS]))
+                    if graded:
+                        stats[number, SYNAPTIC_OPS] += deliver_graded(
+                            source, source_sizes, count, row[IN_CHANNELS], c_out, weights[w0:],
+                            pair_ptr[row[PAIRS] :], pair_out, pair_tap, own_drive, own_touched,
+                            boxes, mail_sizes[m0:m1].reshape((positions, row[ROWS])),
+                            received[p0:p1],
+                        )  # fmt: skip
+                    else:
+                        stats[number, SYNAPTIC_OPS] += deliver(
+                            source, count, row[IN_CHANNELS], c_out, weights[w0:],
+                            pair_ptr[row[PAIRS] :], pair_out, pair_tap, own_drive, own_touched,
+                            boxes, received[p0:p1], narrow,
+                        )  # fmt: skip
                 q0 = row[PARAMS]
                 r0 = row[RESTING]
                 count = sweep(
                     t, row, v[n0:n1], own_drive, fired[n0:n1], fired_words[n0 // 8 :], own_touched,
-                    live[p0:p1], keep[q0:], bias[q0:], threshold[q0:], rest_v[r0:],
-                    rest_spikes[r0:], rest_count[number], rest_clips[number], target,
-                    counts[n0:n1], stats[number],
+                    live[p0:p1], keep[q0:], bias[q0:], threshold[q0:], payload_shift[q0:],
+                    rest_v[r0:], rest_spikes[r0:], rest_count[number], rest_clips[number], target,
+                    target_sizes, counts[n0:n1], sums[n0:n1], stats[number],
                 )  # fmt: skip
                 layer_spikes[decision, number] += count
                 if len(raster):
                     for i in range(count):
-                        raster[decision, t, n0 + target[i]] = 1
+                        raster[decision, t, n0 + target[i]] = target_sizes[i] if graded else 1
                 source, target = target, source
+                source_sizes, target_sizes = target_sizes, source_sizes
         for i in range(len(neuron_spikes)):
             neuron_spikes[i] += counts[i]
         own_latent = latent[decision]
         for i in range(len(own_latent)):
-            own_latent[i] = counts[latent_index[i]]
+            at = latent_index[i]
+            own_latent[i] = sums[at] if graded else counts[at]

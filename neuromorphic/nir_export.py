@@ -71,6 +71,8 @@ def _network_metadata(network: QuantNetwork, dt: float) -> dict:
 
 def _nodes_and_edges(network: QuantNetwork, dt: float, nir) -> tuple[dict, list]:
     spec = network.spec
+    if spec.graded:
+        raise UserError("NIR cannot express graded spikes; use encoder.graded=false")
     shapes = spec.shapes()
     nodes = {"input": nir.Input(input_type={"input": np.array(spec.input_shape)})}
     chain = ["input"]

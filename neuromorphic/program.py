@@ -20,7 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from .lif import V_MAX, dec
-from .quantise import DRIVE_MAX, FRAME_MAX, QuantLayer, QuantNetwork, worst_drive
+from .quantise import (
+    DRIVE_MAX,
+    PAYLOAD_MAX,
+    QuantLayer,
+    QuantNetwork,
+    largest_input,
+    worst_drive,
+)
 
 # columns of FlatProgram.layout
 (
@@ -65,8 +72,9 @@ class FlatProgram:
     keep: np.ndarray  # float64, tiled: (4096 - dv) / 4096
     bias: np.ndarray  # int32, tiled
     threshold: np.ndarray  # int32, tiled
+    payload_shift: np.ndarray  # int32, tiled; only where spikes are graded, else empty
     rest_v: np.ndarray  # int32
-    rest_spikes: np.ndarray  # uint8
+    rest_spikes: np.ndarray  # uint8: 1, or what the spike carries
     rest_count: np.ndarray  # int64 [layers, T]: resting spikes of one position
     rest_clips: np.ndarray  # int64 [layers, T]: saturations of one resting position
     event_units: np.ndarray  # int64 [256]: events that one frame value costs a core that reads it
@@ -113,7 +121,7 @@ def weight_rows(layer: QuantLayer, input_shape: tuple[int, int, int], frames: bo
 
 
 def resting(layer: QuantLayer, time_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """v and spikes [T, C] and saturations [T] of neurons without any input."""
+    """v and spikes [T, C], or what they carry, and saturations [T] of neurons without any input."""
     v = np.zeros(len(layer.bias), np.int64)
     rows_v, rows_s, clips = [], [], []
     for _ in range(time_steps):
@@ -121,14 +129,24 @@ def resting(layer: QuantLayer, time_steps: int) -> tuple[np.ndarray, np.ndarray,
         v = np.clip(free, -V_MAX, V_MAX)
         clips.append(int((v != free).sum()))
         spikes = v > layer.threshold
-        v = np.where(spikes, 0, v)
+        if layer.graded:
+            spikes, v = payload(v, layer), np.minimum(v, layer.threshold)
+        else:
+            v = np.where(spikes, 0, v)
         rows_v.append(v)
         rows_s.append(spikes)
     return np.array(rows_v, np.int32), np.array(rows_s, np.uint8), np.array(clips, np.int64)
 
 
+def payload(v: np.ndarray, layer: QuantLayer) -> np.ndarray:
+    """What spikes of membranes v [..., C] carry, 0..255; 0: none."""
+    shift = layer.payload_shift
+    above = np.maximum(v - layer.threshold, 0)
+    return np.minimum((above + (1 << (shift - 1))) >> shift, PAYLOAD_MAX)
+
+
 def may_wrap(layer: QuantLayer, number: int) -> bool:
-    x_max = FRAME_MAX if number == 0 else 1
+    x_max = largest_input(number + 1, layer.graded)
     unit = 2.0**layer.level_exponent
     return bool((worst_drive(layer.weight.astype(np.int64), x_max) * unit > DRIVE_MAX).any())
 
@@ -166,7 +184,7 @@ def flatten(
         name: []
         for name in (
             "weights", "pair_ptr", "pair_out", "pair_tap", "keep", "bias", "threshold",
-            "rest_v", "rest_spikes", "rest_count", "rest_clips",
+            "payload_shift", "rest_v", "rest_spikes", "rest_count", "rest_clips",
         )
     }  # fmt: skip
     sizes = dict.fromkeys(
@@ -198,10 +216,12 @@ def flatten(
         parts["keep"].append(np.tile((4096 - layer.dv) / 4096.0, block))
         parts["bias"].append(np.tile(layer.bias, block))
         parts["threshold"].append(np.tile(layer.threshold, block))
+        if layer.graded:
+            parts["payload_shift"].append(np.tile(layer.payload_shift, block))
         rest_v, rest_spikes, rest_clips = resting(layer, steps)
         parts["rest_v"].append(rest_v.ravel())
         parts["rest_spikes"].append(rest_spikes.ravel())
-        parts["rest_count"].append(rest_spikes.sum(1, dtype=np.int64))
+        parts["rest_count"].append((rest_spikes > 0).sum(1, dtype=np.int64))
         parts["rest_clips"].append(rest_clips)
         sizes["weights"] += rows.size
         # eight flags are read as one word: layers start at multiples of eight
@@ -234,6 +254,7 @@ def flatten(
         keep=joined("keep", np.float64),
         bias=joined("bias", np.int32),
         threshold=joined("threshold", np.int32),
+        payload_shift=joined("payload_shift", np.int32),
         rest_v=joined("rest_v", np.int32),
         rest_spikes=joined("rest_spikes", np.uint8),
         rest_count=np.array(parts["rest_count"], np.int64),

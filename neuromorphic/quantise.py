@@ -7,6 +7,15 @@ Of each layer the integer form is
     v   = clip(dec(v, dv) + u + bias)       dv 12 bits; bias 13-bit mantissa << exponent
     s   = v > vth << 6                      vth 17 bits
 
+Graded spikes carry p, a whole number of 1/32 of the threshold, rounded, at most 255, and leave
+the threshold:
+
+    p   = min(255, (v - (vth << 6) + half) >> (e + 1))      vth = 2^e;  half = 2^e
+    v   = vth << 6                                          where v > vth << 6
+
+so each channel's scale is the smallest that makes its threshold a power of two: a shift stands for
+a division, as in a chip's neuron program. Layers above read p as they would read pixels.
+
 The stored Loihi mantissa is 2 q << (8 - bits) (even: signs are mixed), so with exponent >= -1 no
 bit is ever shifted out and all emulators agree.
 
@@ -44,8 +53,12 @@ from .weights import EXPONENT_MAX
 
 FRAME_MAX = 255
 DRIVE_MAX = V_MAX >> DRIVE_SHIFT  # 2^17 - 1: the largest drive that does not wrap
+PAYLOAD_MAX = 255  # ours: 8 bits, as a pixel; Loihi 2's spikes carry whole numbers (Orchard 2021)
+PAYLOAD_BITS = 5  # 2^5 units a threshold: ours, so that 8 bits reach to nine thresholds
+PAYLOAD_UNIT = 2.0**-PAYLOAD_BITS  # thresholds
 BIAS_DRIVE_MAX = (BIAS_MANTISSA_MAX << BIAS_EXPONENT_MAX) >> DRIVE_SHIFT
-FRAME_MEAN_SQUARE, SPIKE_SHARE = 128.0**2, 0.1  # mean x^2 of an input, to choose exponents
+# mean x^2 of an input, to choose exponents
+FRAME_MEAN_SQUARE, SPIKE_SHARE, PAYLOAD_MEAN_SQUARE = 128.0**2, 0.1, 32.0
 PRIOR_LENGTH, PRIOR_NOISE = 10.0, 0.1  # taps; share of an input that is not smooth
 ACCUMULATOR_MAX = (1 << 31) - 1  # of the simulation: drive << 6 is held in 32 bits
 
@@ -119,6 +132,7 @@ class QuantLayer:
     weight_bits: int
     crop: tuple[int, int, int, int] = (0, 0, 0, 0)
     synapses: int = 1  # of each weight
+    graded: bool = False
 
     @property
     def level_exponent(self) -> int:
@@ -151,6 +165,12 @@ class QuantLayer:
         return self.vth << DRIVE_SHIFT
 
     @property
+    def payload_shift(self) -> np.ndarray:
+        """int64 [out]: what is above the threshold, in membrane units, by so many bits to the right
+        is what a graded spike carries."""
+        return np.rint(np.log2(self.threshold)).astype(np.int64) - PAYLOAD_BITS
+
+    @property
     def mantissa(self) -> np.ndarray:
         """What a chip's synapse memory would hold; two synapses: [2, ...], coarse and fine."""
         q = self.weight.astype(np.int64)
@@ -175,12 +195,28 @@ def worst_drive(weight: np.ndarray, x_max: int) -> np.ndarray:
     return x_max * np.maximum(np.maximum(flat, 0).sum(1), np.maximum(-flat, 0).sum(1))
 
 
+def largest_input(number: int, graded: bool) -> int:
+    """What layer `number`, from 1, reads at most."""
+    if number == 1:
+        return FRAME_MAX
+    return PAYLOAD_MAX if graded else 1
+
+
+def input_unit(number: int, graded: bool) -> float:
+    """What 1 is worth in what layer `number` reads."""
+    return PAYLOAD_UNIT if graded and number > 1 else 1.0
+
+
 def quantise_layer(
-    spec: LayerSpec, number: int, x_max: int, config: QuantConfig | None = None
+    spec: LayerSpec,
+    number: int,
+    x_max: int,
+    config: QuantConfig | None = None,
+    graded: bool = False,
 ) -> QuantLayer:
     """Integers of layer `number` whose input values are 0..x_max. Raises CompileError."""
     config = config or QuantConfig()
-    weight = spec.weight * spec.input_scale
+    weight = spec.weight * (spec.input_scale * input_unit(number, graded))
     flat = weight.reshape(len(weight), -1)
     largest = np.abs(flat).max(1)
     # smallest scales that hold threshold, bias and drive: in units of a, whatever the exponent
@@ -189,7 +225,20 @@ def quantise_layer(
     floor = np.where(floor > 0, floor, 1.0)
     if config.scale == "layer":
         largest, floor = np.full_like(largest, largest.max()), np.full_like(floor, floor.max())
-    exponent, scale = _exponent_and_scale(spec, largest, floor, x_max, config)
+    mean_square = SPIKE_SHARE if x_max == 1 else FRAME_MEAN_SQUARE
+    if graded:
+        if config.scale == "layer":
+            raise CompileError(
+                "graded spikes",
+                number,
+                "each channel's threshold must be a power of two, which one scale cannot give",
+                "use scale='channel'",
+            )
+        mean_square = FRAME_MEAN_SQUARE if number == 1 else PAYLOAD_MEAN_SQUARE
+    exponent, scale = _exponent_and_scale(spec, largest, floor, mean_square, config)
+    step = 1 + 2**-8
+    if graded:
+        scale, step = _to_power_of_two(spec.threshold, scale), 2.0
     unit = _unit(exponent, config)
     q = _rounded(weight / _per_output(scale * unit, weight), config)
     if config.headroom == 1.0:
@@ -197,7 +246,7 @@ def quantise_layer(
         while (over := worst_drive(q, x_max) * unit > DRIVE_MAX).any():
             if config.scale == "layer":
                 over[:] = True
-            scale = np.where(over, scale * (1 + 2**-8), scale)
+            scale = np.where(over, scale * step, scale)
             q = _rounded(weight / _per_output(scale * unit, weight), config)
     if (worst_drive(q, x_max) * max(1, unit * (1 << DRIVE_SHIFT)) > ACCUMULATOR_MAX).any():
         raise CompileError(
@@ -205,6 +254,13 @@ def quantise_layer(
             number,
             "weights overflow: the summed drive of a neuron can pass 32 bits",
             "use headroom=1.0, fewer weight bits, or smaller weights",
+        )
+    if graded and (np.rint(spec.threshold / scale) < 1).any():
+        raise CompileError(
+            "threshold range",
+            number,
+            "a threshold vanishes beside what the neuron can be driven to",
+            "lower the fan-in or the weights, or train with the quantised twin",
         )
     if largest.max() > 0 and not q.any():
         raise CompileError(
@@ -223,6 +279,7 @@ def quantise_layer(
         weight_bits=config.weight_bits,
         crop=spec.crop,
         synapses=config.synapses,
+        graded=graded,
         **neuron_integers(spec, scale, exponent, config),
     )
 
@@ -247,11 +304,12 @@ def neuron_integers(
 
 
 def _exponent_and_scale(
-    spec: LayerSpec, largest: np.ndarray, floor: np.ndarray, x_max: int, config: QuantConfig
+    spec: LayerSpec, largest: np.ndarray, floor: np.ndarray, mean_square: float, config: QuantConfig
 ) -> tuple[int, np.ndarray]:
     """The weight exponent and each output's scale [out].
 
-    largest, floor [out]: the largest weight, the smallest scale that holds everything else.
+    largest, floor [out]: the largest weight, the smallest scale that holds everything else;
+    mean_square: of an input value.
     """
     candidates = range(EXPONENT_MAX, config.least_exponent - 1, -1)
     levels = {e: largest / config.level_max / _unit(e, config) for e in candidates}
@@ -263,7 +321,7 @@ def _exponent_and_scale(
         return exponent, np.maximum(floor, levels[exponent])
     # Weights are fine enough here that the unit of a matters as much: the least expected error of
     # the drive, of rounding it (1/12 unit^2) and its weights (1/12 level^2 an input and x^2).
-    taps = spec.weight[0].size * (FRAME_MEAN_SQUARE if x_max == FRAME_MAX else SPIKE_SHARE)
+    taps = spec.weight[0].size * mean_square
 
     def error(exponent: int) -> float:
         scale = np.maximum(floor, levels[exponent])
@@ -274,11 +332,16 @@ def _exponent_and_scale(
     return exponent, np.maximum(floor, levels[exponent])
 
 
+def _to_power_of_two(threshold: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The smallest scales from `scale` on, [out], of which each threshold is 2^e, e <= 16."""
+    return threshold / 2.0 ** np.floor(np.log2(threshold / scale))
+
+
 def quantise(spec: NetworkSpec, config: QuantConfig | None = None) -> QuantNetwork:
     """All layers; the first reads values 0..255, the others spikes."""
     config = config or QuantConfig()
     layers = tuple(
-        quantise_layer(layer, number, FRAME_MAX if number == 1 else 1, config)
+        quantise_layer(layer, number, largest_input(number, spec.graded), config, spec.graded)
         for number, layer in enumerate(spec.layers, 1)
     )
     return QuantNetwork(layers, spec, config)

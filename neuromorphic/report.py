@@ -141,7 +141,8 @@ def draw_raster(
     from matplotlib.figure import Figure
 
     steps = len(frames)
-    rasters = [result.layer_raster(i)[0] for i in range(len(names))]  # [T, C, H, W]
+    # [T, C, H, W]: whether a spike is there, not what it carries
+    rasters = [(result.layer_raster(i)[0] > 0).astype(np.uint8) for i in range(len(names))]
     figure = Figure(figsize=(1.8 * steps + 1, 2.2 + 2.2 * len(names)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(1 + len(names), steps, height_ratios=[1.4] + [1.6] * len(names))

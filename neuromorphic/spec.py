@@ -8,6 +8,12 @@ The float meaning of a `NetworkSpec`, which every other file of this package kee
     v[s_t]  = 0                                              hard reset
     latent  = sum_t s_t of the last layer, flattened
 
+Where the spikes are graded (`NetworkSpec.graded`), a spike takes with it what is above the
+threshold, in thresholds, and leaves the threshold:
+
+    s_t = max(0, v / threshold - 1)                         on the core a whole number, see quantise
+    v   = min(v, threshold)
+
 x_t is the frame of time step t for the first layer (uint8, one frame a time step, oldest first)
 and the spikes of the layer below at the same t for the others. With input="frames_and_changes" the
 first layer has two more channels, what became brighter and what became darker since the frame
@@ -150,6 +156,7 @@ class NetworkSpec:
     input "frames": graded uint8 values at the first layer, one frame [C, H, W] a time step;
     "frames_and_changes": frames [H, W], which become the C = 3 channels of `with_changes`.
     latent_order: "chw" flattens the last layer as PyTorch does, "hwc" position by position.
+    graded: spikes carry a number, in all layers.
     """
 
     layers: Sequence[LayerSpec]
@@ -157,6 +164,7 @@ class NetworkSpec:
     time_steps: int = 4
     input: str = "frames"
     latent_order: str = "chw"
+    graded: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -175,6 +183,8 @@ class NetworkSpec:
             )
         if self.latent_order not in ("chw", "hwc"):
             raise UserError(f"latent_order '{self.latent_order}' must be 'chw' or 'hwc'")
+        if self.graded and any((layer.threshold == 0).any() for layer in self.layers):
+            raise UserError("graded spikes are counted in thresholds: none of them may be 0")
         self.shapes()
 
     def shapes(self) -> list[tuple[int, int, int]]:
@@ -224,7 +234,8 @@ def network_from_layers(
     Each entry has kind, weight, bias, stride, padding, input_scale, leak, threshold (tensors or
     arrays), `crop` rows and columns skipped at the upper left, and `in_size`, the side of the
     part that is read after them; the first may have `changes`: it reads a frame and its change,
-    two channels. The latent is ordered (row, column, channel).
+    two channels; `graded` says that the spikes of the network carry a number. The latent is
+    ordered (row, column, channel).
     """
     specs, size = [], tuple(frame)
     changes = bool(layers) and getattr(layers[0], "changes", False)
@@ -258,4 +269,5 @@ def network_from_layers(
             size = spec.output_shape((spec.weight.shape[1], *size))[1:]
     channels = specs[0].weight.shape[1] if specs and specs[0].kind == "conv" else 1
     source = "frames_and_changes" if changes else "frames"
-    return NetworkSpec(specs, (channels, *frame), time_steps, source, "hwc")
+    graded = bool(layers) and getattr(layers[0], "graded", False)
+    return NetworkSpec(specs, (channels, *frame), time_steps, source, "hwc", graded)

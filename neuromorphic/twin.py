@@ -23,12 +23,21 @@ from torch.nn import functional as F
 from errors import UserError
 
 from .lif import DRIVE_SHIFT, U_EDGE, V_MAX
-from .quantise import FRAME_MAX, QuantConfig, QuantLayer, QuantNetwork, quantise_layer
+from .quantise import (
+    PAYLOAD_MAX,
+    QuantConfig,
+    QuantLayer,
+    QuantNetwork,
+    input_unit,
+    largest_input,
+    quantise_layer,
+)
 from .spec import LayerSpec, NetworkSpec, with_changes
 
 
 class TwinOutput(NamedTuple):
-    """latent float64 [B, L]; spikes: one float64 [B, T, C, H, W] of 0 and 1 a layer.
+    """latent float64 [B, L]; spikes: one float64 [B, T, C, H, W] of 0 and 1 a layer, or of what
+    they carry, 0 to 255.
 
     wraps, saturations: int [layers], summed over the batch, as the core counts them.
     """
@@ -69,11 +78,17 @@ class _Spike(torch.autograd.Function):
         return grad, (-grad).sum_to_size(ctx.shape), None
 
 
+def _payload(carried: Tensor) -> Tensor:
+    """Rounded as the core does, halves up."""
+    return (carried + 0.5).floor().clamp(max=PAYLOAD_MAX)
+
+
 class TwinLayer(nn.Module):
     """One layer: float parameters that are trained, integers that are run."""
 
-    def __init__(self, spec: LayerSpec, number: int, config: QuantConfig):
+    def __init__(self, spec: LayerSpec, number: int, config: QuantConfig, graded: bool):
         super().__init__()
+        self.graded = graded
         self.kind, self.stride, self.padding = spec.kind, spec.stride, spec.padding
         self.input_scale, self.number, self.config = spec.input_scale, number, config
         self.crop = spec.crop
@@ -98,9 +113,8 @@ class TwinLayer(nn.Module):
         )
 
     def quantised(self) -> QuantLayer:
-        return quantise_layer(
-            self.spec(), self.number, FRAME_MAX if self.number == 1 else 1, self.config
-        )
+        x_max = largest_input(self.number, self.graded)
+        return quantise_layer(self.spec(), self.number, x_max, self.config, self.graded)
 
     def integers(self) -> tuple[Tensor, Tensor, Tensor, Tensor, QuantLayer]:
         """(q, bias, keep, threshold, layer): integers with straight-through gradients.
@@ -115,7 +129,8 @@ class TwinLayer(nn.Module):
         unit = tensor(layer.scale)  # float drive of one unit of drive
         level = unit.reshape(-1, *[1] * (self.weight.ndim - 1)) * 2.0**layer.level_exponent
         membrane = unit / (1 << DRIVE_SHIFT)
-        q = _Straight.apply(self.weight * self.input_scale / level, tensor(layer.weight))
+        scale = self.input_scale * input_unit(self.number, self.graded)
+        q = _Straight.apply(self.weight * scale / level, tensor(layer.weight))
         bias = _Straight.apply(self.bias / membrane, tensor(layer.bias))
         threshold = _Straight.apply(self.threshold / membrane, tensor(layer.threshold))
         keep = _Straight.apply(self.leak, tensor((4096 - layer.dv) / 4096))
@@ -147,7 +162,8 @@ class QuantisedTwin(nn.Module):
         self.config = config or QuantConfig()
         self.origin, self.slope = spec, slope
         self.layers = nn.ModuleList(
-            TwinLayer(layer, number, self.config) for number, layer in enumerate(spec.layers, 1)
+            TwinLayer(layer, number, self.config, spec.graded)
+            for number, layer in enumerate(spec.layers, 1)
         )
 
     def layers_spec(self) -> NetworkSpec:
@@ -159,6 +175,7 @@ class QuantisedTwin(nn.Module):
             origin.time_steps,
             origin.input,
             origin.latent_order,
+            origin.graded,
         )
 
     def quantised(self) -> QuantNetwork:
@@ -203,6 +220,8 @@ class QuantisedTwin(nn.Module):
             exact, torch.remainder(exact.detach() + U_EDGE, 2 * U_EDGE) - U_EDGE
         )
         wraps = int((current != exact).sum())
+        if integers.graded:
+            unit = torch.as_tensor(2.0**integers.payload_shift, device=x.device)[:, None, None]
         v = torch.zeros_like(current[:, 0])
         out, clips = [], 0
         for t in range(steps):
@@ -210,6 +229,12 @@ class QuantisedTwin(nn.Module):
             free = _Straight.apply(kept, kept.detach().trunc()) + current[:, t] + bias
             v = free.clamp(-V_MAX, V_MAX)
             clips += int((v != free).sum())
+            if integers.graded:
+                above = F.relu(v - threshold)
+                carried = above / unit
+                out.append(_Straight.apply(carried, _payload(carried.detach())))
+                v = v - above
+                continue
             spike = _Spike.apply(v, threshold, self.slope)
             v = v * (1 - spike.detach())
             out.append(spike)

@@ -38,8 +38,9 @@ class LayerSpec:
     first `crop` rows and columns and without what lies beyond the last whole patch; `changes`: the
     input is a frame and its change from the one before (0 at the first), two channels;
     v <- leak v + drive; spike where v > threshold; v <- 0 there. The latent counts the last
-    layer's spikes in the order (row, column, channel). For the ReLU twin leak and threshold are
-    None and the layer's output is max(drive, 0).
+    layer's spikes in the order (row, column, channel). `graded`: a spike carries (v - threshold) /
+    threshold, v <- threshold there, and the latent sums what spikes carry. For the ReLU twin leak
+    and threshold are None and the layer's output is max(drive, 0).
     """
 
     name: str
@@ -55,6 +56,7 @@ class LayerSpec:
     leak: Tensor | None  # [O]
     threshold: Tensor | None  # [O]
     changes: bool = False
+    graded: bool = False
 
 
 class Encoder(nn.Module):

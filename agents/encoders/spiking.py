@@ -114,10 +114,6 @@ class SpikingEncoder(Encoder):
             x = layer.lif(drive)[0].movedim(-1, 2)
 
     def layers_spec(self) -> list[LayerSpec]:
-        if self.config.graded:
-            raise NotImplementedError(
-                "spikes of the event core are there or not: use encoder.graded=false"
-            )
         if self.config.k_wta:
             raise NotImplementedError(
                 "k-winners-take-all compares the neurons of a whole layer, which plain layers "
@@ -136,6 +132,7 @@ class SpikingEncoder(Encoder):
                 out_size=layer.shape.out_size,
                 input_scale=PIXEL if i == 0 else 1.0,
                 changes=i == 0 and self.config.changes,
+                graded=self.config.graded,
                 leak=layer.lif.leak.detach().clone(),
                 threshold=layer.lif.threshold.detach().clone(),
             )

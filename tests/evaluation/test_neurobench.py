@@ -12,9 +12,9 @@ from evaluation.neurobench_metrics import IntegerNetwork, Stored, neurobench_met
 from neuromorphic import CoreSpec, EventCore, QuantConfig, compile_encoder
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["frames", "changes"])
+@pytest.fixture(scope="module", params=[{}, {"changes": True}, {"graded": True}], ids=str)
 def program(request):
-    encoder = make_encoder(EncoderConfig(changes=request.param), torch.Generator().manual_seed(3))
+    encoder = make_encoder(EncoderConfig(**request.param), torch.Generator().manual_seed(3))
     return compile_encoder(encoder, CoreSpec.loihi2(), QuantConfig(synapses=1))
 
 

@@ -10,6 +10,7 @@ from agents.encoders import EncoderConfig, make_encoder
 from agents.encoders.initial import generated_frames
 from errors import UserError
 from neuromorphic import (
+    CompileError,
     CoreSpec,
     EventCore,
     LayerSpec,
@@ -19,6 +20,8 @@ from neuromorphic import (
     quantise,
 )
 from neuromorphic.lif import LifParams, LifState, LifStep
+from neuromorphic.nir_export import export_nir
+from neuromorphic.quantise import PAYLOAD_UNIT
 from neuromorphic.spec import with_changes
 from neuromorphic.twin import QuantisedTwin
 
@@ -44,7 +47,7 @@ def random_layer(
     )
 
 
-def random_network(rng, depth, with_dense, time_steps):
+def random_network(rng, depth, with_dense, time_steps, graded=False):
     shape = (int(rng.integers(1, 3)), int(rng.integers(4, 12)), int(rng.integers(4, 12)))
     layers, start = [], shape
     for number in range(depth):
@@ -65,7 +68,7 @@ def random_network(rng, depth, with_dense, time_steps):
         layers.append(layer)
         shape = layer.output_shape(shape)
     order = str(rng.choice(["chw", "hwc"]))
-    return NetworkSpec(layers, start, time_steps=time_steps, latent_order=order)
+    return NetworkSpec(layers, start, time_steps=time_steps, latent_order=order, graded=graded)
 
 
 def random_frames(rng, spec, batch):
@@ -97,7 +100,7 @@ def assert_core_equals_twin(spec, frames, config, core=None):
     result = machine.run(frames, record=True)
     for number, spikes in enumerate(expected.spikes):
         np.testing.assert_array_equal(result.layer_raster(number), spikes.numpy())
-        np.testing.assert_array_equal(result.spikes[:, number], spikes.flatten(1).sum(1))
+        np.testing.assert_array_equal(result.spikes[:, number], (spikes > 0).flatten(1).sum(1))
         layer = result.ledger.layers[number]
         assert layer["current_wrap"] == expected.wraps[number]
         assert layer["membrane_saturation"] == expected.saturations[number]
@@ -115,22 +118,24 @@ def assert_core_equals_twin(spec, frames, config, core=None):
     scale=st.sampled_from(["channel", "layer"]),
     headroom=st.sampled_from([1.0, 0.3, 0.02]),
     synapses=st.sampled_from([1, 2]),
+    graded=st.booleans(),
 )
 def test_every_spike_of_random_networks_equals_the_twin(
-    seed, depth, with_dense, time_steps, bits, scale, headroom, synapses
+    seed, depth, with_dense, time_steps, bits, scale, headroom, synapses, graded
 ):
     rng = np.random.default_rng(seed)
-    spec = random_network(rng, depth, with_dense, time_steps)
-    config = QuantConfig(bits, scale, headroom, synapses=synapses)
+    spec = random_network(rng, depth, with_dense, time_steps, graded)
+    config = QuantConfig(bits, "channel" if graded else scale, headroom, synapses=synapses)
     assert_core_equals_twin(spec, random_frames(rng, spec, 3), config)
 
 
-def test_the_property_sees_spikes_and_overflows():
+@pytest.mark.parametrize("graded", [False, True])
+def test_the_property_sees_spikes_and_overflows(graded):
     """The random networks above do fire, wrap and saturate: the equality is not one of zeros."""
     spikes = wraps = clips = 0
     for seed in range(30):
         rng = np.random.default_rng(seed)
-        spec = random_network(rng, 2, bool(seed % 2), 4)
+        spec = random_network(rng, 2, bool(seed % 2), 4, graded)
         _, result = assert_core_equals_twin(
             spec, random_frames(rng, spec, 2), QuantConfig(headroom=0.05)
         )
@@ -176,9 +181,10 @@ def test_the_core_equals_the_readable_step(synapses):
         x = out
 
 
-def test_results_do_not_depend_on_what_ran_before():
+@pytest.mark.parametrize("graded", [False, True])
+def test_results_do_not_depend_on_what_ran_before(graded):
     rng = np.random.default_rng(1)
-    spec = random_network(rng, 2, True, 4)
+    spec = random_network(rng, 2, True, 4, graded)
     program = compile_encoder(spec, CoreSpec.ideal())
     frames = random_frames(rng, spec, 6)
     together = EventCore(program).run(frames)
@@ -207,6 +213,63 @@ def test_rises_and_falls_by_hand():
     ]
     np.testing.assert_array_equal(with_changes(frames)[:, :, 0], expected)
     np.testing.assert_array_equal(with_changes(np.stack([frames, frames]))[1, :, :, 0], expected)
+
+
+def test_graded_spikes_by_hand():
+    """One neuron a layer, thresholds of 1: what is above them, in 32nds, at most 255."""
+    layers = [
+        LayerSpec("dense", [[1.0]], [0.0], [0.5], [1.0], input_scale=1 / 16),
+        LayerSpec("dense", [[2.0]], [0.0], [0.0], [1.0]),
+    ]
+    spec = NetworkSpec(layers, (1, 1, 1), time_steps=4, graded=True)
+    frames = np.array([8, 20, 0, 255], np.uint8).reshape(1, 4, 1, 1, 1)
+    # v: 1/2; 1/4 + 5/4 = 3/2, 1/2 above; 1 left, 1/2; 1/4 + 255/16 = 16 3/16, too much for 8 bits
+    # drive above: 0, 1, 0, 2 * 255 / 32
+    _, result = assert_core_equals_twin(spec, frames, QuantConfig())
+    assert result.layer_raster(0).ravel().tolist() == [0, 16, 0, 255]
+    assert result.layer_raster(1).ravel().tolist() == [0, 0, 0, 255]
+    assert result.latent.tolist() == [[255]]
+    assert result.ledger["spike"] == 3
+    assert result.ledger.layers[1]["synaptic_op"] == 2 * 2  # of each weight two synapses
+
+
+@pytest.mark.parametrize(("synapses", "error"), [(1, 0.3), (2, 0.03)])
+@pytest.mark.parametrize("size", ["der", "nature"])
+def test_an_encoder_with_graded_spikes(size, synapses, error):
+    """Core and twin agree bit for bit, and nearly with the float encoder."""
+    rng = torch.Generator().manual_seed(5)
+    encoder = make_encoder(EncoderConfig(graded=True, size=size), rng)
+    frames = generated_frames(6, rng)
+    program = compile_encoder(encoder, CoreSpec.ideal(), QuantConfig(synapses=synapses))
+    spec = program.network.spec
+    _, result = assert_core_equals_twin(spec, frames.numpy(), program.network.config)
+    assert result.ledger.overflows == 0
+    latent = encoder(frames).latent.detach().numpy()
+    assert np.abs(result.latent * PAYLOAD_UNIT - latent).mean() < error * latent.mean()
+
+
+def test_gradients_of_the_graded_twin_are_those_of_the_float_encoder():
+    rng = torch.Generator().manual_seed(5)
+    encoder = make_encoder(EncoderConfig(graded=True, fused=False), rng)
+    frames = generated_frames(4, rng)
+    twin = QuantisedTwin(compile_encoder(encoder).network.spec)
+    (encoder(frames).latent ** 2).sum().backward()
+    ((twin(frames).latent * PAYLOAD_UNIT) ** 2).sum().backward()
+    for theirs, own in zip(encoder.layers, twin.layers):
+        expected = theirs.weight.grad.permute(3, 2, 0, 1).flatten()
+        alike = torch.cosine_similarity(expected.double(), own.weight.grad.flatten(), 0)
+        assert alike > 0.99
+
+
+def test_graded_spikes_where_they_cannot_be(tmp_path):
+    encoder = make_encoder(EncoderConfig(graded=True))
+    with pytest.raises(CompileError, match="graded spikes"):
+        compile_encoder(encoder, CoreSpec.loihi1())
+    with pytest.raises(CompileError, match="graded spikes"):
+        compile_encoder(encoder, CoreSpec.loihi2(), QuantConfig(scale="layer"))
+    with pytest.raises(UserError, match="NIR"):
+        export_nir(encoder, tmp_path / "encoder.nir")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("synapses", "error"), [(1, 0.15), (2, 0.01)])
