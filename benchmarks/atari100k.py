@@ -64,6 +64,12 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "drq_calibrated": ("agent=drq", "encoder.calibrated=true"),
     "augmented": ("agent=augmented",),
     "augmented_first": ("agent=augmented", "world_model=self_prediction"),
+    "augmented_fine": ("agent=augmented", "encoder.size=fine"),
+    "augmented_fine_first": (
+        "agent=augmented",
+        "encoder.size=fine",
+        "world_model=self_prediction",
+    ),
     "judged_as_is": (  # recorded before it had a mean, by overrides that come to the same
         "agent=augmented",
         "agent.explore_online=false",

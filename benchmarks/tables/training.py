@@ -73,6 +73,8 @@ def atari100k(all_variants: bool = False) -> str:
             "wide_first": "with twice the channels and self-prediction, first half",
             "fine": "with the encoder size `fine`",
             "nature": "with the encoder size `nature`",
+            "augmented_fine": "`augmented` with the encoder size `fine`",
+            "augmented_fine_first": "the same, with self-prediction, first half",
             "judged_as_is": "`augmented`, judged by the network that learns",
             "long_return": "with n = 10 to the end",
             "constant_target": "constant target",
