@@ -5,8 +5,8 @@ bits), so spikes equal the core's bit for bit, on any device: convolutions are u
 matrix products, where no library may choose an inexact transform. Backward, rounding is passed
 straight through (Bengio et al. 2013, "Estimating or propagating gradients through stochastic
 neurons"), and the spike has the fast-sigmoid surrogate 1 / (1 + slope |v/threshold - 1|)^2
-(Zenke & Ganguli 2018, SuperSpike, eq. 5). Scales are recomputed from the weights at each forward
-and treated as constants.
+(Zenke & Ganguli 2018, SuperSpike, eq. 5), a graded one below its threshold alone. Scales are
+recomputed from the weights at each forward and treated as constants.
 
 Shapes: B batch, T time steps, C, H, W of a layer's neurons, L latent.
 """
@@ -76,6 +76,23 @@ class _Spike(torch.autograd.Function):
         x, unit = ctx.saved_tensors
         grad = grad / (1 + ctx.slope * x.abs()) ** 2 / unit
         return grad, (-grad).sum_to_size(ctx.shape), None
+
+
+class _Above(torch.autograd.Function):
+    """max(0, v - threshold); below the threshold the surrogate of `_Spike`, of height 1."""
+
+    @staticmethod
+    def forward(ctx, v: Tensor, threshold: Tensor, slope: float) -> Tensor:
+        ctx.save_for_backward(v - threshold, threshold)
+        ctx.slope = slope
+        return F.relu(v - threshold)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        above, threshold = ctx.saved_tensors
+        x = (above / threshold).clamp(max=0.0)
+        grad = grad / (1 + ctx.slope * x.abs()) ** 2
+        return grad, (-grad).sum_to_size(threshold.shape), None
 
 
 def _payload(carried: Tensor) -> Tensor:
@@ -230,10 +247,9 @@ class QuantisedTwin(nn.Module):
             v = free.clamp(-V_MAX, V_MAX)
             clips += int((v != free).sum())
             if integers.graded:
-                above = F.relu(v - threshold)
-                carried = above / unit
+                carried = _Above.apply(v, threshold, self.slope) / unit
                 out.append(_Straight.apply(carried, _payload(carried.detach())))
-                v = v - above
+                v = v - F.relu(v - threshold)
                 continue
             spike = _Spike.apply(v, threshold, self.slope)
             v = v * (1 - spike.detach())

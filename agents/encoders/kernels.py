@@ -17,7 +17,7 @@ Sums run in a fixed order on one thread: the same inputs give the same bits.
 
 from __future__ import annotations
 
-# vector.py 738a12abe9dc (a change there must reach numba's cache of this file; a test checks)
+# vector.py df6a3dffa15c (a change there must reach numba's cache of this file; a test checks)
 import numpy as np
 from numba import njit
 

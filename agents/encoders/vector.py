@@ -513,8 +513,9 @@ def lif_backward_graded(
 ):  # fmt: skip
     """As `lif_backward`, for spikes of size (v - threshold) gain, gain = a constant / threshold.
 
-    upstream is the gradient of sizes, exact; `every` that of the number of spikes, by phi. What a
-    spike leaves, the threshold, is no constant: gradient flows to it.
+    upstream is the gradient of sizes: times gain where there is a spike, else times phi; `every`
+    that of the number of spikes, times phi. What a spike leaves, the threshold, is no constant:
+    gradient flows to it.
     """
     if not _literal(boxcar):
         return None
@@ -540,11 +541,12 @@ def lif_backward_graded(
                 phi = builder.fmul(builder.fsub(one, distance), height)
             count = builder.select(inside, builder.fmul(every, phi), zero)
             step = builder.mul(e.index(4), ir.Constant(I64, t))
-            size = builder.fmul(e.load(e.data(2), builder.add(e.index(3), step)), gains)
-            size = builder.select(spikes[t], size, zero)
+            up = e.load(e.data(2), builder.add(e.index(3), step))
+            near = builder.select(inside, builder.fmul(up, phi), zero)
+            size = builder.select(spikes[t], builder.fmul(up, gains), near)
             g = builder.fadd(size, count)
-            # of (v - threshold) / threshold: -v / threshold^2, of the number of spikes: -phi
-            share = builder.fdiv(trace[t], theta)
+            # of (v - threshold) / threshold: -v / threshold^2, where phi stands for it: -phi
+            share = builder.select(spikes[t], builder.fdiv(trace[t], theta), one)
             threshold_sum = builder.fsub(threshold_sum, builder.fmul(size, share))
             threshold_sum = builder.fsub(threshold_sum, count)
             if later is not None:

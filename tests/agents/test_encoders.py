@@ -114,9 +114,10 @@ def test_a_graded_spike_carries_what_is_above_the_threshold_and_leaves_the_thres
     assert rate.item() == 0.75
 
 
-def test_gradients_of_graded_spikes_are_exact():
-    """Against finite differences, in every drive and parameter (where no v is at the threshold)."""
-    lif = graded().double()
+def test_gradients_of_graded_spikes_are_exact_but_for_the_surrogate():
+    """Against finite differences, in every drive and parameter, where no v is at the threshold and
+    the surrogate reaches nowhere."""
+    lif = graded(surrogate_width=1e-6).double()
     drive = torch.tensor([1.2, 0.5, 0.3, 0.9, 0.5, 0.2, 1.0, 0.1], dtype=torch.double)
     drive = drive.view(4, 2, 1).requires_grad_()
     weight = torch.tensor([1.0, -2.0, 3.0, 1.0, -1.0, 2.0, 1.0, 4.0]).double().view(4, 2, 1)
@@ -127,6 +128,14 @@ def test_gradients_of_graded_spikes_are_exact():
 
     parts = [p.detach().clone().requires_grad_() for p in (lif.leak_logit, lif.log_threshold)]
     assert torch.autograd.gradcheck(loss, (drive, *parts))
+
+
+def test_neurons_below_their_threshold_learn_by_the_surrogate():
+    lif = graded(surrogate_width=0.5)
+    drive = torch.tensor([0.6, 0.0, 0.0, 0.0]).view(4, 1, 1).requires_grad_()
+    lif(drive)[0][0].sum().backward()  # phi = (1 - 0.2 / 0.4) / 0.8
+    assert drive.grad.flatten().tolist() == pytest.approx([0.625, 0.0, 0.0, 0.0])
+    assert lif.log_threshold.grad.item() == pytest.approx(-0.625 * 0.8)
 
 
 def test_small_changes_of_drive_change_graded_spikes_little():
