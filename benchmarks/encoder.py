@@ -46,6 +46,7 @@ FORMS = {
     "spiking": {"kind": "spiking"},
     "conv": {"kind": "conv"},
     "spiking, changes": {"kind": "spiking", "changes": True},
+    "spiking, graded": {"kind": "spiking", "graded": True},
     "spiking, plain torch": {"kind": "spiking", "fused": False},
     "conv, plain torch": {"kind": "conv", "fused": False},
 }
@@ -123,7 +124,8 @@ def measure(size: str, batches: list[torch.Tensor]) -> dict:
         }
         for name, form in forms.items()
     }
-    for one, other in (("spiking", "conv"), ("spiking, changes", "spiking")):
+    pairs = [("spiking", "conv"), ("spiking, changes", "spiking"), ("spiking, graded", "spiking")]
+    for one, other in pairs:
         result[f"ratio {one} / {other}"] = {
             column: round(result[one][column] / result[other][column], 3) for column in columns
         }

@@ -25,6 +25,7 @@ AGENTS = {
     "impala": ("agent=reactive", "encoder=conv", "encoder.size=impala", "encoder.width=0.25"),
     "noisy, prioritised, distributional": ("agent=der", "encoder=conv"),
     "changes": ("agent=reactive", "encoder.changes=true"),
+    "graded": ("agent=reactive", "encoder.graded=true"),
     "world model": ("agent=reactive", "world_model=latent", "world_model.every=2"),
     "cloning": ("agent=engram",),
     "consolidation": ("agent=reactive", "consolidation=[online_ewc,si]"),

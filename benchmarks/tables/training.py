@@ -102,6 +102,7 @@ def atari100k(all_variants: bool = False) -> str:
 
 
 RATIOS = ("step", "double_q")
+ALSO = ("changes", "graded")
 
 
 def encoder() -> str:
@@ -114,13 +115,14 @@ def encoder() -> str:
             + [f"{spiking[k]:.1f} / {conv[k]:.1f}" for k in ("forward", "step", "double_q")]
             + [f"{ratio[k]:.2f}x" for k in RATIOS]
             + [f"{amd['sizes'][size]['ratio spiking / conv'][k]:.2f}x" for k in RATIOS]
-            + [f"{cell['ratio spiking, changes / spiking']['step']:.2f}x"]
+            + [f"{cell[f'ratio spiking, {k} / spiking']['step']:.2f}x" for k in ALSO]
         )
     head = ["size", "forward", "training step", "double-Q update", "step ratio", "update ratio"]
-    head += [f"{name} on {amd['machine']}" for name in head[4:]] + ["step with changes"]
+    head += [f"{name} on {amd['machine']}" for name in head[4:]]
+    head += ["step with changes", "with graded spikes"]
     note = (
-        "\nMilliseconds, spiking / ReLU twin, batch 32, one thread; last column: "
-        "`encoder.changes=true` against the spiking encoder without.\n"
+        "\nMilliseconds, spiking / ReLU twin, batch 32, one thread; last columns: "
+        "`encoder.changes=true` and `encoder.graded=true` against the spiking encoder without.\n"
     )
     sources = source("encoder", result) + source("encoder_amd", amd)
     return markdown(head, rows) + note + sources

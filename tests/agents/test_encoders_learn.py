@@ -32,8 +32,13 @@ def moving_dots(count: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.T
 
 @pytest.mark.parametrize(
     "config",
-    [EncoderConfig(), EncoderConfig(changes=True), EncoderConfig(kind="conv")],
-    ids=["spiking", "changes", "conv"],
+    [
+        EncoderConfig(),
+        EncoderConfig(changes=True),
+        EncoderConfig(graded=True),
+        EncoderConfig(kind="conv"),
+    ],
+    ids=["spiking", "changes", "graded", "conv"],
 )
 def test_learns_the_direction_of_motion(config):
     rng = torch.Generator().manual_seed(0)
