@@ -96,12 +96,12 @@ TABLES: dict[str, PriceTable] = {
         PriceTable(
             "ac45nm_fp32",
             {"synaptic_op": Price(0.9, "simulated", _HOROWITZ)},
-            note="an addition alone, even where the event carries a number: no memory, routing, control",
+            note="one addition, also where events carry numbers: no memory, no routing, no control",
         ),
         PriceTable(
             "ac45nm_int8",
             {"synaptic_op": Price(0.03, "simulated", _HOROWITZ)},
-            note="an addition alone, even where the event carries a number: no memory, routing, control",
+            note="one addition, also where events carry numbers: no memory, no routing, no control",
         ),
     )
 }
