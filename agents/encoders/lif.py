@@ -11,9 +11,9 @@ is above 0, and leaves v_t <- threshold. So s is continuous in the drives.
 Backward: where a spike is there or not, ds/dv is replaced by a surrogate of compact support (Neftci
 2019, "Surrogate gradient learning in spiking neural networks"); the reset is treated as a constant,
 since letting gradient flow through it makes learning worse (Zenke & Vogels 2021, section 3.4). The
-gradient of graded spikes is exact, reset and all, but for neurons below their threshold, to which
-the surrogate is given: where a twelfth of them fire, the exact one teaches too few (docs/atari100k.md).
-This is the only path on accelerators and the oracle of the compiled kernels: static shapes, no
+gradient of graded spikes is exact, reset and all, but for neurons below their threshold, which have
+the surrogate: where a twelfth of them fire, the exact one teaches too few (docs/atari100k.md). This
+is the only path on accelerators and the oracle of the compiled kernels: static shapes, no
 synchronisation.
 """
 
