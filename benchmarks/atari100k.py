@@ -50,7 +50,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     ),
     "graded": ("encoder.graded=true",),
     "graded_first": ("encoder.graded=true", "world_model=self_prediction"),
-    "graded_augmented": ("agent=augmented", "encoder.graded=true"),
     "graded_drq": ("agent=drq", "encoder.graded=true"),
     "graded_drq_fine": (
         "agent=drq",
@@ -70,12 +69,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "drq_calibrated": ("agent=drq", "encoder.calibrated=true"),
     "augmented": ("agent=augmented",),
     "augmented_first": ("agent=augmented", "world_model=self_prediction"),
-    "augmented_fine": ("agent=augmented", "encoder.size=fine"),
-    "augmented_fine_first": (
-        "agent=augmented",
-        "encoder.size=fine",
-        "world_model=self_prediction",
-    ),
     "judged_as_is": (  # recorded before it had a mean, by overrides that come to the same
         "agent=augmented",
         "agent.explore_online=false",

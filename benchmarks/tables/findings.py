@@ -110,6 +110,7 @@ def published() -> str:
     presets = {
         "`reactive`, spiking": "spiking",
         "its ReLU twin": "conv",
+        "`reactive` with graded spikes": "spiking graded",
         "`augmented`, spiking": "spiking augmented",
         "`drq` with the ReLU encoder": "conv drq",
         "`drq`, spiking": "spiking drq_held",

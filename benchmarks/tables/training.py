@@ -48,6 +48,7 @@ def atari100k(all_variants: bool = False) -> str:
     result = load("atari100k")
     labels = {
         "": "`reactive`",
+        "graded": "with graded spikes",
         "world_model": "with the world model",
         "advantage": "with the world model, in every update",
         "self_prediction": "with self-prediction, in every update",
@@ -61,9 +62,7 @@ def atari100k(all_variants: bool = False) -> str:
     }
     if all_variants:
         labels |= {
-            "graded": "with graded spikes",
             "graded_first": "with graded spikes, self-prediction, first half",
-            "graded_augmented": "`augmented` with graded spikes",
             "graded_drq": "`drq` with graded spikes",
             "graded_drq_fine": "`drq` with graded spikes that also sees changes, size `fine`",
             "changes": "that also sees changes",
@@ -74,8 +73,6 @@ def atari100k(all_variants: bool = False) -> str:
             "wide_first": "with twice the channels and self-prediction, first half",
             "fine": "with the encoder size `fine`",
             "nature": "with the encoder size `nature`",
-            "augmented_fine": "`augmented` with the encoder size `fine`",
-            "augmented_fine_first": "the same, with self-prediction, first half",
             "judged_as_is": "`augmented`, judged by the network that learns",
             "long_return": "with n = 10 to the end",
             "constant_target": "constant target",
