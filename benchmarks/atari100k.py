@@ -51,12 +51,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "graded": ("encoder.graded=true",),
     "graded_first": ("encoder.graded=true", "world_model=self_prediction"),
     "graded_drq": ("agent=drq", "encoder.graded=true"),
-    "graded_drq_fine": (
-        "agent=drq",
-        "encoder.size=fine",
-        "encoder.graded=true",
-        "encoder.changes=true",
-    ),
     "reset": ("plasticity=reset", "agent.updates_per_step=2"),
     "episodic_first": ("agent=episodic", "world_model=self_prediction"),
     "advantage": ALWAYS,

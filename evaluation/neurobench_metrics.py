@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from errors import UserError
 from neuromorphic import CoreProgram, EventCore
 from neuromorphic.lif import DRIVE_SHIFT, V_MAX
-from neuromorphic.quantise import PAYLOAD_MAX, QuantLayer, QuantNetwork
+from neuromorphic.quantise import QuantLayer, QuantNetwork
 from neuromorphic.spec import with_changes
+from neuromorphic.twin import payload
 
 BATCH = 16
 
@@ -48,7 +49,7 @@ class Neurons(nn.Module):
             v = ((v * self.keep).trunc() + current + self.bias).clamp(-V_MAX, V_MAX)
             if self.graded:
                 above = (v - self.threshold).clamp(min=0)
-                spikes.append((above / self.unit + 0.5).floor().clamp(max=PAYLOAD_MAX))
+                spikes.append(payload(above / self.unit))
                 v = v - above
                 continue
             spike = (v > self.threshold).to(v.dtype)

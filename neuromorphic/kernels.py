@@ -187,6 +187,17 @@ def deliver_graded(
     return delivered * channels
 
 
+@njit(cache=True, boundscheck=False, inline="always")
+def _wrapping(v, drive, keep, bias, drop, shift):
+    """A membrane before its spike, and whether the current passed 24 bits and the membrane was
+    clipped."""
+    exact = int32((drive >> drop) << shift)
+    current = int32(int32(int32(exact + int32(_EDGE)) & int32(_MASK)) - int32(_EDGE))
+    free = int32(int32(int32(np.float64(v) * keep) + current) + bias)
+    held = int32(min(max(free, int32(-_V_MAX)), int32(_V_MAX)))
+    return held, int32(current != exact), int32(free != held)
+
+
 @njit(cache=True, boundscheck=False)
 def update_graded(v, drive, keep, bias, threshold, payload_shift, drop, shift, fired):
     """One LIF step of neurons with graded spikes; fired becomes what they carry, 0 for none.
@@ -194,12 +205,9 @@ def update_graded(v, drive, keep, bias, threshold, payload_shift, drop, shift, f
     wraps = int32(0)
     clips = int32(0)
     for j in range(len(v)):
-        exact = int32((drive[j] >> drop) << shift)
-        current = int32(int32(int32(exact + int32(_EDGE)) & int32(_MASK)) - int32(_EDGE))
-        wraps = int32(wraps + int32(current != exact))
-        free = int32(int32(int32(np.float64(v[j]) * keep[j]) + current) + bias[j])
-        held = int32(min(max(free, int32(-_V_MAX)), int32(_V_MAX)))
-        clips = int32(clips + int32(free != held))
+        held, wrapped, clipped = _wrapping(v[j], drive[j], keep[j], bias[j], drop, shift)
+        wraps = int32(wraps + wrapped)
+        clips = int32(clips + clipped)
         above = int32(max(int32(held - threshold[j]), int32(0)))
         half = int32(int32(1) << int32(payload_shift[j] - 1))
         fired[j] = min(int32(int32(above + half) >> payload_shift[j]), int32(PAYLOAD_MAX))
@@ -247,12 +255,9 @@ def update_wrapping(v, drive, keep, bias, threshold, drop, shift, fired):
     wraps = int32(0)
     clips = int32(0)
     for j in range(len(v)):
-        exact = int32((drive[j] >> drop) << shift)
-        current = int32(int32(int32(exact + int32(_EDGE)) & int32(_MASK)) - int32(_EDGE))
-        wraps = int32(wraps + int32(current != exact))
-        free = int32(int32(int32(np.float64(v[j]) * keep[j]) + current) + bias[j])
-        held = int32(min(max(free, int32(-_V_MAX)), int32(_V_MAX)))
-        clips = int32(clips + int32(free != held))
+        held, wrapped, clipped = _wrapping(v[j], drive[j], keep[j], bias[j], drop, shift)
+        wraps = int32(wraps + wrapped)
+        clips = int32(clips + clipped)
         spike = held > threshold[j]
         fired[j] = spike
         v[j] = int32(0) if spike else held

@@ -95,8 +95,9 @@ class _Above(torch.autograd.Function):
         return grad, (-grad).sum_to_size(threshold.shape), None
 
 
-def _payload(carried: Tensor) -> Tensor:
-    """Rounded as the core does, halves up."""
+def payload(carried: Tensor) -> Tensor:
+    """What a graded spike carries, 0 to 255, of its exact size: rounded as the core does, halves
+    up."""
     return (carried + 0.5).floor().clamp(max=PAYLOAD_MAX)
 
 
@@ -248,7 +249,7 @@ class QuantisedTwin(nn.Module):
             clips += int((v != free).sum())
             if integers.graded:
                 carried = _Above.apply(v, threshold, self.slope) / unit
-                out.append(_Straight.apply(carried, _payload(carried.detach())))
+                out.append(_Straight.apply(carried, payload(carried.detach())))
                 v = v - F.relu(v - threshold)
                 continue
             spike = _Spike.apply(v, threshold, self.slope)

@@ -7,14 +7,15 @@ For nets whose convolutions stay with torch (impala). The same arithmetic as `li
 
 from __future__ import annotations
 
-# vector.py df6a3dffa15c (a change there must reach numba's cache of this file; a test checks)
+# vector*.py 349beef74739 (a change there must reach numba's cache of this file; a test checks)
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from agents.encoders.vector import LANES, STEPS, lif_backward, lif_forward_dense
+from agents.encoders.vector import LANES, STEPS
+from agents.encoders.vector_lif import lif_backward, lif_forward_dense
 
 
 @njit(cache=True)

@@ -134,7 +134,7 @@ class ImpalaSpikingEncoder(_Impala):
         return Encoding(latent, rates, rates.detach() * self.spikes_at_full_rate)
 
     def _fire(self, lif: LIF, drive: Tensor) -> tuple[Tensor, Tensor]:
-        """Spikes [T, B, H, W, C] and their mean."""
+        """Spikes [T, B, H, W, C] and the share of neurons that spike in a step."""
         plain = self.config.k_wta or self.config.graded
         if self.config.fused and not plain and fused_lif.fits(drive):
             return fused_lif.FusedLIF.apply(drive, lif.leak_logit, lif.log_threshold, lif.surrogate)

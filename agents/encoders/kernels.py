@@ -17,7 +17,7 @@ Sums run in a fixed order on one thread: the same inputs give the same bits.
 
 from __future__ import annotations
 
-# vector.py df6a3dffa15c (a change there must reach numba's cache of this file; a test checks)
+# vector*.py 349beef74739 (a change there must reach numba's cache of this file; a test checks)
 import numpy as np
 from numba import njit
 
@@ -29,10 +29,6 @@ from agents.encoders.vector import (
     add_scaled_rows,
     add_steps,
     add_vector,
-    lif_backward,
-    lif_backward_graded,
-    lif_forward,
-    lif_forward_graded,
     list_events,
     list_patterns,
     list_values,
@@ -43,6 +39,12 @@ from agents.encoders.vector import (
     popcount,
     read_row,
     sum_rows,
+)
+from agents.encoders.vector_lif import (
+    lif_backward,
+    lif_backward_graded,
+    lif_forward,
+    lif_forward_graded,
 )
 
 FRAME = 84

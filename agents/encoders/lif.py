@@ -116,7 +116,7 @@ class LIF(nn.Module):
         """Drive [T, B, ..., C] to spikes of the same shape, 0.0 or 1.0 (graded: 0.0 or their size),
         and the share of neurons that spike in a step (differentiable)."""
         leak, threshold = self.leak, self.threshold
-        spikes, counts = [], []
+        spikes, there = [], []
         v = None
         for drive_t in drive.unbind(0):
             v = drive_t if v is None else leak * v + drive_t
@@ -124,14 +124,15 @@ class LIF(nn.Module):
             if self.k_wta:
                 overdrive = k_winners(overdrive, self.k_wta)
             s = _Spike.apply(overdrive, threshold.detach(), *self.surrogate)
-            counts.append(s)
             if self.graded:
+                there.append(s)
                 v = torch.where(overdrive > 0, threshold, v)
                 s = _Size.apply(overdrive, threshold, *self.surrogate)
             else:
                 v = v * (1.0 - s.detach())
             spikes.append(s)
-        return torch.stack(spikes), torch.stack(counts).mean()
+        spikes = torch.stack(spikes)
+        return spikes, (torch.stack(there) if self.graded else spikes).mean()
 
     @torch.no_grad()
     def calibrate(self, drive: Tensor, rate: float) -> None:

@@ -9,7 +9,7 @@ that layer's patch matrix without moving a number.
 
 from __future__ import annotations
 
-# vector.py df6a3dffa15c (a change there must reach numba's cache of this file; a test checks)
+# vector*.py 349beef74739 (a change there must reach numba's cache of this file; a test checks)
 import numpy as np
 import torch
 from numba import njit

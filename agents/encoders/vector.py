@@ -23,7 +23,7 @@ VF, VI = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
 VMASK = ir.VectorType(ir.IntType(1), LANES)
 
 
-class _Emit:
+class Emit:
     """The few instructions that the intrinsics below are made of."""
 
     def __init__(self, context, builder, signature, args) -> None:
@@ -74,7 +74,7 @@ class _Emit:
         return self.builder.zext(self.builder.bitcast(mask, I16), I64)
 
 
-def _literal(*values) -> bool:
+def literal(*values) -> bool:
     return all(isinstance(v, types.IntegerLiteral) for v in values)
 
 
@@ -83,7 +83,7 @@ def load_u64(typingctx, array, offset):
     """Eight bytes from a uint8 array at any offset."""
 
     def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
+        e = Emit(context, builder, signature, args)
         return e.load(e.data(0), e.index(1), I64)
 
     return types.uint64(array, offset), codegen
@@ -94,7 +94,7 @@ def read_row(typingctx, array, offset, out, at):
     """out[at:] = eight bytes of a uint8 array from `offset` on, as floats."""
 
     def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
+        e = Emit(context, builder, signature, args)
         pixels = e.load(e.data(0), e.index(1), ir.VectorType(ir.IntType(8), 8))
         floats = builder.uitofp(pixels, ir.VectorType(F32, 8))
         e.store(floats, e.data(2), e.index(3))
@@ -108,7 +108,7 @@ def popcount(typingctx, word):
     """Number of set bits of a u64."""
 
     def codegen(context, builder, signature, args):
-        return _Emit(context, builder, signature, args).call("llvm.ctpop.i64", I64, args[0])
+        return Emit(context, builder, signature, args).call("llvm.ctpop.i64", I64, args[0])
 
     return types.int64(types.uint64), codegen
 
@@ -118,7 +118,7 @@ def list_events(typingctx, mask, first, rows, at):
     """rows[at:] = first + positions of the set bits of a u16; 16 entries may be overwritten."""
 
     def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
+        e = Emit(context, builder, signature, args)
         bits = builder.bitcast(builder.trunc(args[0], I16), VMASK)
         lanes = ir.Constant(VI, list(range(LANES)))
         numbers = builder.add(lanes, e.splat(builder.trunc(e.index(1), I32), VI))
@@ -136,7 +136,7 @@ def list_values(typingctx, mask, values, offset, packed, at):
     """packed[at:] = the 16 floats at values[offset:] whose bit is set."""
 
     def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
+        e = Emit(context, builder, signature, args)
         bits = builder.bitcast(builder.trunc(args[0], I16), VMASK)
         value = e.load(e.data(1), e.index(2))
         out = e.call(
@@ -151,11 +151,11 @@ def list_values(typingctx, mask, values, offset, packed, at):
 @intrinsic
 def patch_product(typingctx, x, count, weight, column, width, start, out, offset, n):
     """out[offset:] = start[column:] + sum over i < count of x[i] * weight[i * width + column:]."""
-    if not _literal(n):
+    if not literal(n):
         return None
 
     def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
+        e = Emit(context, builder, signature, args)
         xs, w, wide = e.data(0), e.data(2), e.index(4)
         vectors = n.literal_value
         # Two partial sums a vector: the chain of additions, not their number, would set the pace.
@@ -192,11 +192,11 @@ def patch_product(typingctx, x, count, weight, column, width, start, out, offset
 @intrinsic
 def sum_rows(typingctx, weight, rows, count, column, width, start, out, offset, n):
     """out[offset:] = start[column:] + sum over i < count of weight[rows[i] * width + column:]."""
-    if not _literal(n):
+    if not literal(n):
         return None
 
     def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
+        e = Emit(context, builder, signature, args)
         w, wide = e.data(0), e.index(4)
         sums = e.accumulators(n.literal_value)
         for j, slot in enumerate(sums):
@@ -217,11 +217,11 @@ def sum_rows(typingctx, weight, rows, count, column, width, start, out, offset, 
 @intrinsic
 def add_scaled_rows(typingctx, weight, rows, scales, count, column, width, out, offset, n):
     """out[offset:] += sum over i < count of scales[i] * weight[rows[i] * width + column:]."""
-    if not _literal(n):
+    if not literal(n):
         return None
 
     def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
+        e = Emit(context, builder, signature, args)
         w, out_data = e.data(0), e.data(6)
         sums = e.accumulators(n.literal_value)
         for j, slot in enumerate(sums):
@@ -243,11 +243,11 @@ def add_scaled_rows(typingctx, weight, rows, scales, count, column, width, out, 
 @intrinsic
 def add_outer(typingctx, x, count, value, offset, grad, column, width, n):
     """grad[i * width + column:] += x[i] * value[offset:] for every i < count."""
-    if not _literal(n):
+    if not literal(n):
         return None
 
     def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
+        e = Emit(context, builder, signature, args)
         g = e.data(4)
         terms = [e.load(e.data(2), e.plus(e.index(3), 16 * j)) for j in range(n.literal_value)]
         with cgutils.for_range(builder, e.index(1), intp=I64) as loop:
@@ -270,7 +270,7 @@ def list_patterns(typingctx, m0, m1, m2, m3, first, rows, patterns, at):
     """
 
     def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
+        e = Emit(context, builder, signature, args)
         zero = ir.Constant(VI, None)
         steps, some = zero, None
         for t in range(STEPS):
@@ -292,11 +292,11 @@ def list_patterns(typingctx, m0, m1, m2, m3, first, rows, patterns, at):
 @intrinsic
 def pattern_table(typingctx, gradient, column, width, table, n):
     """table[m * 16 n:] = sum of gradient[t * width + column:] over the set bits t of m < 16."""
-    if not _literal(n):
+    if not literal(n):
         return None
 
     def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
+        e = Emit(context, builder, signature, args)
         vectors = n.literal_value
         for j in range(vectors):
             sums = {}
@@ -319,7 +319,7 @@ def add_vector(typingctx, values, target, source):
     """values[target:] += values[source:], 16 floats."""
 
     def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
+        e = Emit(context, builder, signature, args)
         total = builder.fadd(e.load(e.data(0), e.index(1)), e.load(e.data(0), e.index(2)))
         e.store(total, e.data(0), e.index(1))
         return context.get_dummy_value()
@@ -330,11 +330,11 @@ def add_vector(typingctx, values, target, source):
 @intrinsic
 def add_patterns(typingctx, grad, rows, patterns, count, column, width, table, n):
     """grad[rows[i] * width + column:] += table[patterns[i] * 16 n:] for every i < count."""
-    if not _literal(n):
+    if not literal(n):
         return None
 
     def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
+        e = Emit(context, builder, signature, args)
         g, vectors = e.data(0), n.literal_value
         with cgutils.for_range(builder, e.index(3), intp=I64) as loop:
             row = builder.zext(builder.load(builder.gep(e.data(1), [loop.index])), I64)
@@ -350,238 +350,15 @@ def add_patterns(typingctx, grad, rows, patterns, count, column, width, table, n
     return types.void(grad, rows, patterns, count, column, width, table, n), codegen
 
 
-def _membranes(e: _Emit, drive: int, at: int, channel, leaks, thresholds, graded: bool = False):
-    """The four steps of 16 LIF neurons: v before the reset and spikes, each a list of vectors.
-
-    A spike leaves v at 0, a graded one at the threshold.
-    """
-    builder = e.builder
-    trace, spikes = [], []
-    left = thresholds if graded else e.constant(0.0)
-    for t in range(STEPS):
-        place = builder.load(builder.gep(e.data(at), [ir.Constant(I64, t)]))
-        v = e.load(e.data(drive), builder.add(place, channel))
-        if t > 0:  # a product and a sum, as plain torch rounds them: the same spikes, not nearly
-            rest = builder.select(spikes[-1], left, trace[-1])
-            v = builder.fadd(builder.fmul(leaks, rest), v)
-        trace.append(v)
-        spikes.append(builder.fcmp_ordered(">", v, thresholds))
-    return trace, spikes
-
-
-@intrinsic
-def lif_forward(typingctx, drive, at, leak, threshold, channel, spikes, word, words):
-    """Four time steps of 16 neurons; returns their number of spikes.
-
-    v = leak * v + drive[at[t] + channel:]; s = v > threshold; v = 0 where s. Spikes of step t go
-    to spikes[word + t * words] as bits. `at` is int64.
-    """
-
-    def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
-        channel = e.index(4)
-        leaks, thresholds = e.load(e.data(2), channel), e.load(e.data(3), channel)
-        _, fired = _membranes(e, 0, 1, channel, leaks, thresholds)
-        total = ir.Constant(I64, 0)
-        for t, spike in enumerate(fired):
-            bits = builder.bitcast(spike, I16)
-            place = builder.add(e.index(6), builder.mul(e.index(7), ir.Constant(I64, t)))
-            e.store(bits, e.data(5), place)
-            total = builder.add(total, e.call("llvm.ctpop.i64", I64, builder.zext(bits, I64)))
-        return total
-
-    return types.int64(drive, at, leak, threshold, channel, spikes, word, words), codegen
-
-
-@intrinsic
-def lif_forward_graded(
-    typingctx, drive, at, leak, threshold, channel, spikes, word, words, gain, sizes, place, step,
-):  # fmt: skip
-    """As `lif_forward`, but a spike leaves v = threshold and carries what was above it: (v -
-    threshold) gain, or 0.0 where there is none, goes to sizes[place + t * step:]."""
-
-    def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
-        channel = e.index(4)
-        leaks, thresholds, gains = (e.load(e.data(i), channel) for i in (2, 3, 8))
-        trace, fired = _membranes(e, 0, 1, channel, leaks, thresholds, graded=True)
-        total = ir.Constant(I64, 0)
-        for t, spike in enumerate(fired):
-            bits = builder.bitcast(spike, I16)
-            row = builder.add(e.index(6), builder.mul(e.index(7), ir.Constant(I64, t)))
-            e.store(bits, e.data(5), row)
-            total = builder.add(total, e.call("llvm.ctpop.i64", I64, builder.zext(bits, I64)))
-            size = builder.fmul(builder.fsub(trace[t], thresholds), gains)
-            row = builder.add(e.index(10), builder.mul(e.index(11), ir.Constant(I64, t)))
-            e.store(builder.select(spike, size, e.constant(0.0)), e.data(9), row)
-        return total
-
-    return (
-        types.int64(
-            drive, at, leak, threshold, channel, spikes, word, words, gain, sizes, place, step
-        ),
-        codegen,
-    )
-
-
-@intrinsic
-def lif_forward_dense(typingctx, drive, at, leak, threshold, channel, spikes):
-    """As `lif_forward`, with spikes as floats at the places of their drives."""
-
-    def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
-        channel = e.index(4)
-        leaks, thresholds = e.load(e.data(2), channel), e.load(e.data(3), channel)
-        _, fired = _membranes(e, 0, 1, channel, leaks, thresholds)
-        total = ir.Constant(I64, 0)
-        for t, spike in enumerate(fired):
-            place = builder.load(builder.gep(e.data(1), [ir.Constant(I64, t)]))
-            value = builder.select(spike, e.constant(1.0), e.constant(0.0))
-            e.store(value, e.data(5), builder.add(place, channel))
-            bits = builder.zext(builder.bitcast(spike, I16), I64)
-            total = builder.add(total, e.call("llvm.ctpop.i64", I64, bits))
-        return total
-
-    return types.int64(drive, at, leak, threshold, channel, spikes), codegen
-
-
-@intrinsic
-def lif_backward(
-    typingctx, drive, at, upstream, up_at, up_stride, every, leak, threshold, slope, span,
-    channel, sums, channels, gradient, out_at, out_stride, boxcar,
-):  # fmt: skip
-    """Four time steps of 16 neurons backwards; their membranes are computed again.
-
-    g_s = upstream[up_at + t * up_stride:] + every; phi at v_t;
-    g_t = g_s phi + leak g_{t+1} (1 - s_t), written to gradient[out_at + t * out_stride:].
-    slope = peak / threshold, span = 1 / (width threshold); sums [3, channels] collects the
-    gradients of bias, leak and threshold.
-    """
-    if not _literal(boxcar):
-        return None
-
-    def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
-        channel, sums_data, wide = e.index(10), e.data(11), e.index(12)
-        zero, one = e.constant(0.0), e.constant(1.0)
-        leaks, theta, height, reach = (e.load(e.data(i), channel) for i in (6, 7, 8, 9))
-        trace, spikes = _membranes(e, 0, 1, channel, leaks, theta)
-        places = [channel]
-        for _ in range(2):
-            places.append(builder.add(places[-1], wide))
-        bias, leak_sum, threshold_sum = (e.load(sums_data, place) for place in places)
-        later = None  # gradient of v one step later
-        for t in reversed(range(STEPS)):
-            distance = e.call("llvm.fabs.v16f32", VF, builder.fsub(trace[t], theta))
-            distance = builder.fmul(distance, reach)
-            inside = builder.fcmp_ordered("<", distance, one)
-            phi = height
-            if not boxcar.literal_value:
-                phi = builder.fmul(builder.fsub(one, distance), height)
-            step = builder.mul(e.index(4), ir.Constant(I64, t))
-            g_s = e.load(e.data(2), builder.add(e.index(3), step))
-            g_s = builder.fadd(g_s, e.splat(args[5]))
-            g_spike = builder.select(inside, builder.fmul(g_s, phi), zero)
-            g = g_spike
-            if later is not None:
-                rest = builder.select(spikes[t], zero, trace[t])
-                leak_sum = e.fma(later, rest, leak_sum)
-                passed = builder.fmul(builder.select(spikes[t], zero, later), leaks)
-                g = builder.fadd(g, passed)
-            bias = builder.fadd(bias, g)
-            threshold_sum = builder.fsub(threshold_sum, g_spike)
-            row = builder.mul(e.index(15), ir.Constant(I64, t))
-            e.store(g, e.data(13), builder.add(row, e.index(14)))
-            later = g
-        for value, place in zip((bias, leak_sum, threshold_sum), places):
-            e.store(value, sums_data, place)
-        return context.get_dummy_value()
-
-    return (
-        types.void(
-            drive, at, upstream, up_at, up_stride, types.float32, leak, threshold, slope, span,
-            channel, sums, channels, gradient, out_at, out_stride, boxcar,
-        ),
-        codegen,
-    )  # fmt: skip
-
-
-@intrinsic
-def lif_backward_graded(
-    typingctx, drive, at, upstream, up_at, up_stride, every, leak, threshold, slope, span, gain,
-    channel, sums, channels, gradient, out_at, out_stride, boxcar,
-):  # fmt: skip
-    """As `lif_backward`, for spikes of size (v - threshold) gain, gain = a constant / threshold.
-
-    upstream is the gradient of sizes: times gain where there is a spike, else times phi; `every`
-    that of the number of spikes, times phi. What a spike leaves, the threshold, is no constant:
-    gradient flows to it.
-    """
-    if not _literal(boxcar):
-        return None
-
-    def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
-        channel, sums_data, wide = e.index(11), e.data(12), e.index(13)
-        zero, one = e.constant(0.0), e.constant(1.0)
-        leaks, theta, height, reach, gains = (e.load(e.data(i), channel) for i in range(6, 11))
-        trace, spikes = _membranes(e, 0, 1, channel, leaks, theta, graded=True)
-        places = [channel]
-        for _ in range(2):
-            places.append(builder.add(places[-1], wide))
-        bias, leak_sum, threshold_sum = (e.load(sums_data, place) for place in places)
-        every = e.splat(args[5])
-        later = None  # gradient of v one step later
-        for t in reversed(range(STEPS)):
-            distance = e.call("llvm.fabs.v16f32", VF, builder.fsub(trace[t], theta))
-            distance = builder.fmul(distance, reach)
-            inside = builder.fcmp_ordered("<", distance, one)
-            phi = height
-            if not boxcar.literal_value:
-                phi = builder.fmul(builder.fsub(one, distance), height)
-            count = builder.select(inside, builder.fmul(every, phi), zero)
-            step = builder.mul(e.index(4), ir.Constant(I64, t))
-            up = e.load(e.data(2), builder.add(e.index(3), step))
-            near = builder.select(inside, builder.fmul(up, phi), zero)
-            size = builder.select(spikes[t], builder.fmul(up, gains), near)
-            g = builder.fadd(size, count)
-            # of (v - threshold) / threshold: -v / threshold^2, where phi stands for it: -phi
-            share = builder.select(spikes[t], builder.fdiv(trace[t], theta), one)
-            threshold_sum = builder.fsub(threshold_sum, builder.fmul(size, share))
-            threshold_sum = builder.fsub(threshold_sum, count)
-            if later is not None:
-                rest = builder.select(spikes[t], theta, trace[t])
-                leak_sum = e.fma(later, rest, leak_sum)
-                passed = builder.fmul(later, leaks)
-                g = builder.fadd(g, builder.select(spikes[t], zero, passed))
-                kept = builder.select(spikes[t], passed, zero)
-                threshold_sum = builder.fadd(threshold_sum, kept)
-            bias = builder.fadd(bias, g)
-            row = builder.mul(e.index(16), ir.Constant(I64, t))
-            e.store(g, e.data(14), builder.add(row, e.index(15)))
-            later = g
-        for value, place in zip((bias, leak_sum, threshold_sum), places):
-            e.store(value, sums_data, place)
-        return context.get_dummy_value()
-
-    return (
-        types.void(
-            drive, at, upstream, up_at, up_stride, types.float32, leak, threshold, slope, span,
-            gain, channel, sums, channels, gradient, out_at, out_stride, boxcar,
-        ),
-        codegen,
-    )  # fmt: skip
-
-
 @intrinsic
 def add_steps(typingctx, grad, rows, sizes, step, count, values, column, width, n):
     """grad[rows[i] * width + column:] += sum over t of sizes[i + t * step] * values[t * width +
     column:] for every i < count."""
-    if not _literal(n):
+    if not literal(n):
         return None
 
     def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
+        e = Emit(context, builder, signature, args)
         g, wide = e.data(0), e.index(7)
         terms = []
         for t in range(STEPS):
@@ -610,7 +387,7 @@ def nonzero(typingctx, values, offset):
     """Bits of the 16 floats at values[offset:] that are not zero."""
 
     def codegen(context, builder, signature, args):
-        e = _Emit(context, builder, signature, args)
+        e = Emit(context, builder, signature, args)
         value = e.load(e.data(0), e.index(1))
         return e.bits(builder.fcmp_unordered("!=", value, e.constant(0.0)))
 

@@ -64,7 +64,6 @@ def atari100k(all_variants: bool = False) -> str:
         labels |= {
             "graded_first": "with graded spikes, self-prediction, first half",
             "graded_drq": "`drq` with graded spikes",
-            "graded_drq_fine": "`drq` with graded spikes that also sees changes, size `fine`",
             "changes": "that also sees changes",
             "changes_first": "that also sees changes, with self-prediction, first half",
             "changes_augmented": "`augmented` that also sees changes",
